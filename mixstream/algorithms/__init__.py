@@ -1,0 +1,1 @@
+"""The way of feedback: one number a domain -> weights; numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""The way of the control: weights -> alias table -> domain draw -> row address."""
