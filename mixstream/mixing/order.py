@@ -1,0 +1,256 @@
+"""The n-th draw of a domain on a canonical node -> a row of that domain.
+
+A *group* is one domain on one canonical node: g = node * K + domain. Its rows are a slice of the
+domain. One epoch of a group visits each of them once: the epoch's shard order is a keyed
+permutation, consecutive shards form shuffle blocks, and inside a block the row is a keyed
+permutation of the position, computed and never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mixstream.arrays import Counts, Words
+from mixstream.rng import name_key, permuted, stream_key
+
+__all__ = ["RowOrder", "Slices", "domain_slices"]
+
+_ROW_STREAM = 0x526F77  # keys of the row order, apart from every other use of the seed
+
+
+class Slices(NamedTuple):
+    """Which rows each group owns; rows of all domains are numbered one domain after the other."""
+
+    first_row: Counts
+    """(C, K) int64, where the slice starts."""
+    num_rows: Counts
+    """(C, K) int64, how many rows it holds."""
+
+
+class RowOrder:
+    """Rows of every domain in the order in which each canonical node draws them.
+
+    Args:
+        layout: rows of each shard, an int64 array a domain.
+        seed: of the run.
+        num_canonical_nodes: C.
+        shuffle: False draws the rows in shard order, epoch after epoch.
+        shuffle_block_rows: shards whose first rows fall within so many rows of the epoch are
+            shuffled together. A reader needs about that many rows of a domain near at a time.
+
+    Memory is O(shards + K C). The tables of an epoch are made when its first row is asked for.
+    """
+
+    def __init__(
+        self,
+        layout: Mapping[str, Counts],
+        *,
+        seed: int,
+        num_canonical_nodes: int,
+        shuffle: bool,
+        shuffle_block_rows: int,
+    ) -> None:
+        shards = [np.asarray(rows, dtype=np.int64) for rows in layout.values()]
+        shards = [rows[rows > 0] for rows in shards]
+        self._num_domains = len(shards)
+        self._domain_start = _starts(np.array([rows.sum() for rows in shards], dtype=np.int64))
+        self.slices = domain_slices(shards, num_canonical_nodes)
+        self._shuffle = shuffle
+        self._first_row = self.slices.first_row.ravel()
+        self._num_rows = self.slices.num_rows.ravel()
+        names = np.array([name_key(name) for name in layout], dtype=np.uint64)
+        nodes = np.arange(num_canonical_nodes, dtype=np.uint64)
+        self._key = stream_key(seed, _ROW_STREAM, names[None, :], nodes[:, None]).ravel()
+        blocked = np.flatnonzero(self._num_rows > shuffle_block_rows)
+        self._blocks = _BlockTables(
+            blocked,
+            _segments(np.concatenate(shards), self._first_row[blocked], self._num_rows[blocked]),
+            self._key[blocked],
+            shuffle_block_rows,
+        )
+        self._table_of = np.full(self._num_rows.size, -1, dtype=np.int64)
+        self._table_of[blocked] = np.arange(blocked.size)
+
+    def rows(self, domain: Counts, node: Counts, ordinal: Counts) -> Counts:
+        """The rows of some draws.
+
+        Args:
+            domain: (n,) int64.
+            node: (n,) int64, canonical node.
+            ordinal: (n,) int64, how often the node drew the domain before.
+
+        Returns:
+            (n,) int64, row within the domain, in shard order.
+        """
+        group = node * self._num_domains + domain
+        size = self._num_rows[group]
+        epoch = ordinal // size
+        row = ordinal - epoch * size
+        if self._shuffle:
+            row = self._shuffled(group, size, epoch, row)
+        return np.asarray(row + self._first_row[group] - self._domain_start[domain])
+
+    def _shuffled(self, group: Counts, size: Counts, epoch: Counts, position: Counts) -> Counts:
+        """Position within an epoch -> row within the slice."""
+        table = self._table_of[group]
+        blocked = np.flatnonzero(table >= 0)
+        if blocked.size == 0:
+            return permuted(position, size, stream_key(self._key[group], epoch.astype(np.uint64)))
+        row = np.empty_like(position)
+        whole = np.flatnonzero(table < 0)  # a slice within one block: no table is needed
+        key = stream_key(self._key[group[whole]], epoch[whole].astype(np.uint64))
+        row[whole] = permuted(position[whole], size[whole], key)
+        row[blocked] = self._blocks.rows(table[blocked], epoch[blocked], position[blocked])
+        return row
+
+
+def domain_slices(shards: list[Counts], num_canonical_nodes: int) -> Slices:
+    """The rows of each group: whole shards where a domain has at least one for every node.
+
+    A domain of fewer shards than nodes is cut between rows, so its shards are read by several
+    nodes; one of fewer rows than nodes is owned by all of them together. Shards are dealt in runs
+    whose ends lie nearest to an even share of the rows.
+
+    Args:
+        shards: rows of each shard, all > 0, an int64 array a domain.
+        num_canonical_nodes: C.
+    """
+    num_rows = np.array([rows.sum() for rows in shards], dtype=np.int64)
+    num_shards = np.array([rows.size for rows in shards], dtype=np.int64)
+    first_row, first_shard = _starts(num_rows), _starts(num_shards)
+    nodes = np.arange(num_canonical_nodes + 1)
+    share, rest = np.divmod(num_rows[:, None], num_canonical_nodes)
+    cut = first_row[:, None] + share * nodes + (rest * nodes) // num_canonical_nodes
+    shard_edge = np.append(_starts(np.concatenate(shards)), num_rows.sum())
+    edge = np.clip(np.searchsorted(shard_edge, cut), 1, None)
+    edge -= cut - shard_edge[edge - 1] < shard_edge[edge] - cut
+    # every node gets a shard: edges rise by at least one, from the left and from the right
+    fewest = first_shard[:, None] + nodes
+    edge = np.maximum.accumulate(np.maximum(edge, fewest) - nodes, axis=1) + nodes
+    edge = np.minimum(edge, first_shard[:, None] + num_shards[:, None] - (nodes[-1] - nodes))
+    by_shard = num_shards >= num_canonical_nodes
+    cut[by_shard] = shard_edge[edge[by_shard]]
+    start, length = cut[:, :-1], np.diff(cut, axis=1)
+    shared = num_rows < num_canonical_nodes
+    start = np.where(shared[:, None], first_row[:, None], start)
+    length = np.where(shared[:, None], num_rows[:, None], length)
+    return Slices(np.ascontiguousarray(start.T), np.ascontiguousarray(length.T))
+
+
+class _Segments(NamedTuple):
+    """Runs of rows that lie in one shard and one group, in order of groups."""
+
+    group_start: Counts
+    """(G + 1,) int64, the first segment of each group, then the number of segments."""
+    first_row: Counts
+    """(T,) int64, row within the slice."""
+    num_rows: Counts
+    """(T,) int64."""
+
+
+def _segments(shard_rows: Counts, first_row: Counts, num_rows: Counts) -> _Segments:
+    """Slices (G,) cut at the edges of the shards, (T,) segments in all."""
+    shard_start = _starts(shard_rows)
+    first = np.searchsorted(shard_start, first_row, side="right") - 1
+    last = np.searchsorted(shard_start, first_row + num_rows)
+    group_start = np.append(0, np.cumsum(last - first))
+    group = np.repeat(np.arange(first_row.size), last - first)
+    shard = np.arange(group.size) - group_start[group] + first[group]
+    start = np.maximum(shard_start[shard], first_row[group]) - first_row[group]
+    end = np.minimum(shard_start[shard] + shard_rows[shard] - first_row[group], num_rows[group])
+    return _Segments(group_start, start, end - start)
+
+
+class _BlockTables:
+    """For groups larger than a shuffle block: this epoch's order of segments and their blocks.
+
+    The groups' positions are numbered one group after the other, so that one binary search over
+    all tables finds the segment of a position of any group.
+    """
+
+    def __init__(
+        self, groups: Counts, segments: _Segments, key: Words, shuffle_block_rows: int
+    ) -> None:
+        self._segments, self._key, self._block_rows = segments, key, shuffle_block_rows
+        self._segment_group = np.repeat(np.arange(groups.size), np.diff(segments.group_start))
+        num_rows = np.bincount(
+            self._segment_group, weights=segments.num_rows, minlength=groups.size
+        ).astype(np.int64)
+        self._group_start = _starts(num_rows)
+        self._epoch = np.full(groups.size, -1, dtype=np.int64)
+        self._start = _starts(segments.num_rows)
+        """(T,) position at which the segment in this place of the epoch's order starts."""
+        self._first_row = segments.first_row.copy()
+        """(T,) its first row within the slice."""
+        self._block_start = self._start.copy()
+        """(T,) position at which its block starts."""
+        self._block_size = segments.num_rows.copy()
+        """(T,) rows of its block."""
+
+    def rows(self, group: Counts, epoch: Counts, position: Counts) -> Counts:
+        """Row within the slice of each position, group by group and epoch by epoch."""
+        row = np.empty_like(position)
+        todo = np.arange(group.size)
+        while todo.size:
+            # a group's earliest epoch first: its table ends up at the latest one
+            earliest = np.full(self._epoch.size, np.iinfo(np.int64).max)
+            np.minimum.at(earliest, group[todo], epoch[todo])
+            touched = np.unique(group[todo])
+            self._make_tables(touched[self._epoch[touched] != earliest[touched]], earliest)
+            ready = self._epoch[group[todo]] == epoch[todo]
+            now, todo = todo[ready], todo[~ready]
+            row[now] = self._looked_up(group[now], epoch[now], position[now])
+        return row
+
+    def _looked_up(self, group: Counts, epoch: Counts, position: Counts) -> Counts:
+        place = np.searchsorted(self._start, self._group_start[group] + position, side="right") - 1
+        start = self._block_start[place]
+        offset = self._group_start[group] + position - start
+        key = stream_key(
+            self._key[group],
+            epoch.astype(np.uint64),
+            (start - self._group_start[group]).astype(np.uint64),
+        )
+        shuffled = start + permuted(offset, self._block_size[place], key)
+        place = np.searchsorted(self._start, shuffled, side="right") - 1
+        return np.asarray(self._first_row[place] + shuffled - self._start[place])
+
+    def _make_tables(self, groups: Counts, epoch_of: Counts) -> None:
+        """Lays out one epoch of some groups in their places of the tables."""
+        if groups.size == 0:
+            return
+        mine = np.zeros(self._epoch.size, dtype=bool)
+        mine[groups] = True
+        segment = np.flatnonzero(mine[self._segment_group])
+        group = self._segment_group[segment]
+        key = stream_key(
+            self._key[group],
+            epoch_of[group].astype(np.uint64),
+            (segment - self._segments.group_start[group] + 1).astype(np.uint64),
+            _ROW_STREAM,
+        )
+        order = segment[np.lexsort((key, group))]
+        num_rows = self._segments.num_rows[order]
+        first_of_group = np.flatnonzero(np.diff(group, prepend=-1))
+        start = _starts(num_rows)
+        start -= np.repeat(start[first_of_group], np.diff(np.append(first_of_group, group.size)))
+        self._first_row[segment] = self._segments.first_row[order]
+        self._start[segment] = start + self._group_start[group]
+        block = start // self._block_rows
+        opens = np.flatnonzero(
+            (np.diff(block, prepend=-1) != 0) | (np.diff(group, prepend=-1) != 0)
+        )
+        length = np.diff(np.append(opens, group.size))
+        size = np.add.reduceat(num_rows, opens)
+        self._block_start[segment] = np.repeat(self._start[segment][opens], length)
+        self._block_size[segment] = np.repeat(size, length)
+        self._epoch[groups] = epoch_of[groups]
+
+
+def _starts(sizes: Counts) -> Counts:
+    """Where each run starts: for [3, 1, 2] it is [0, 3, 4]."""
+    ends = np.cumsum(sizes)
+    return np.asarray(ends - sizes, dtype=np.int64)
