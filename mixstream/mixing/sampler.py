@@ -29,9 +29,11 @@ from mixstream.mixing.settings import (
     epoch_caps,
 )
 from mixstream.mixing.weights import WeightChange, WeightsLike, natural_weights, simplex_point
+from mixstream.rng import name_key, permuted, stream_key
 
 __all__ = ["Draw", "Mark", "MixSampler", "SamplerState"]
 
+_PROBE_STREAM = 0x50726F  # keys of the probes, apart from every other use of the seed
 _STATE_VERSION = 1
 
 
@@ -148,7 +150,7 @@ class MixSampler:
             if self.settings.max_epochs is not None
             else None
         )
-        first = natural_weights(self.num_rows) if weights is None else self._checked(weights)
+        first = natural_weights(self.num_rows) if weights is None else self.checked(weights)
         self._row = 0
         self._counts = np.zeros((num_canonical_nodes, len(self.domains)), dtype=np.int64)
         self._changes = [WeightChange(at_row=0, weights=first)]
@@ -183,7 +185,12 @@ class MixSampler:
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the state: equal samplers draw equal rows."""
-        return _digest(self.state_dict())
+        digest = hashlib.blake2b(self._layout_digest.encode(), digest_size=8)
+        digest.update(json.dumps([asdict(self.settings), self._row], sort_keys=True).encode())
+        digest.update(self._counts.tobytes() + self.weights.tobytes())
+        for change in self.planned:
+            digest.update(change.at_row.to_bytes(16, "little") + change.weights.tobytes())
+        return digest.hexdigest()
 
     def take(self, num_rows: int) -> Addresses:
         """Draws the next rows.
@@ -223,6 +230,34 @@ class MixSampler:
         out["row"] = self._order.rows(*draw)
         return out
 
+    def probe(self, domain: int, places: range, *, place: int, draw: int) -> Addresses:
+        """Addresses of random rows of one domain, from a stream of their own.
+
+        Args:
+            domain: index.
+            places: which of the domain's rows in the random order; past its end it starts anew.
+            place: row of the run at which the probe is taken; another place, another order.
+            draw: another draw, another order.
+
+        Returns:
+            (len(places),) addresses.
+
+        Raises:
+            WeightsError: the domain does not exist, or has no rows.
+        """
+        if not 0 <= domain < len(self.domains) or self.num_rows[domain] == 0:
+            raise WeightsError(
+                f"domain {domain} of {len(self.domains)} cannot be probed: it does not exist or "
+                f"has no rows."
+            )
+        out = np.empty(len(places), dtype=ADDRESS)
+        out["domain"] = domain
+        key = stream_key(self.settings.seed, _PROBE_STREAM, place, draw)
+        key = stream_key(key, name_key(self.domains[domain]))
+        order = np.array(places) % self.num_rows[domain]
+        out["row"] = permuted(order, self.num_rows[domain], key)
+        return out
+
     def set_weights(
         self, weights: WeightsLike, *, at_row: int | None = None, reason: str = ""
     ) -> WeightChange:
@@ -239,7 +274,7 @@ class MixSampler:
                 f"weights for row {at_row} come too late: the rows before {self._row} are drawn. "
                 f"Plan them for row {self._row} or later."
             )
-        point = self._checked(weights)
+        point = self.checked(weights)
         if self._limits is not None and not point[~self._limits.exhausted(self._counts)].any():
             raise WeightsError(
                 f"every domain of positive weight has reached its max_epochs: "
@@ -372,7 +407,12 @@ class MixSampler:
             weights = weights / math.fsum(weights.tolist())
         return domain_table(weights, self.settings.stratum)
 
-    def _checked(self, weights: WeightsLike) -> Vector:
+    def checked(self, weights: WeightsLike) -> Vector:
+        """The weights as `set_weights` would take them: (K,) float64, sum 1.
+
+        Raises:
+            WeightsError: weights that are no point on the simplex.
+        """
         return simplex_point(weights, self.domains, self.num_rows, source="weights")
 
     def _change_after(self, row: int) -> int:
@@ -401,9 +441,3 @@ def _ordinals(group: Counts, counts: Counts) -> tuple[Counts, Counts, Counts]:
     ordinal = np.empty_like(group)
     ordinal[order] = np.arange(group.size) - np.repeat(first - counts[groups], size)
     return ordinal, groups, size
-
-
-def _digest(state: SamplerState) -> str:
-    """16 hex digits of JSON-able data."""
-    text = json.dumps(state, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,133 @@
+"""`mixstream convert`: raw text -> a corpus."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixstream.errors import RecipeError
+
+if TYPE_CHECKING:
+    from mixstream.corpus.convert import ConversionReport, Progress
+
+__all__ = ["add_command"]
+
+_DESCRIPTION = """\
+Tokenizes and packs raw text into fixed-length rows, one folder of MosaicML MDS shards a domain.
+Reads .jsonl and .txt (also .gz and .zst) and .parquet. Every sub-folder of RAW is a domain;
+--domain or --recipe say otherwise. Stopped or killed, the same command goes on where it was."""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declares the command and its options."""
+    parser = commands.add_parser(
+        "convert",
+        help="raw text -> a corpus of token rows",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("raw", nargs="?", metavar="RAW", help="folder with a sub-folder for each domain")
+    add("out", metavar="OUT", help="the corpus: a new or empty folder, or one left unfinished")
+    add("--recipe", metavar="FILE", help="TOML file with these options; the command line wins")
+    add(
+        "--domain",
+        action="append",
+        metavar="NAME=GLOB",
+        help="a domain and its files, from RAW or here; repeat it for more domains or globs",
+    )
+    add("--tokenizer", metavar="T", help='path of a tokenizer.json, or "bytes"')
+    add("--end-of-text", metavar="TOKEN", help="the token that ends a document")
+    add("--seq-len", type=int, metavar="S", help="tokens a row")
+    add("--packing", choices=("concat", "best_fit"), help="default: concat")
+    add("--text-field", metavar="NAME", help="field or column that holds the text; default: text")
+    add("--compression", choices=("zstd",), help="compress the shards")
+    add("--shard-bytes", type=int, metavar="N", help="bytes of a shard's rows; default: 64 MiB")
+    add("--unit-bytes", type=int, metavar="N", help="input bytes a unit of work; default: 256 MiB")
+    add("--max-document-bytes", type=int, metavar="N", help="drop longer ones; default: 128 MiB")
+    add("--on-bad-document", choices=("skip", "raise"), help="default: skip, and count")
+    add("--workers", type=int, metavar="N", help="processes; default: one for each core")
+    add("--quiet", action="store_true", help="print nothing but errors")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Converts, and prints what became of every document."""
+    from mixstream.corpus.convert import convert
+    from mixstream.corpus.recipe import read_recipe
+
+    settings = read_recipe(Path(options.recipe)) if options.recipe else {}
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if value is not None and name not in ("run", "recipe", "domain", "quiet", "out")
+    }
+    if options.domain:
+        given["domains"] = _patterns(options.domain)
+    settings = {"raw": None, "workers": len(os.sched_getaffinity(0))} | settings | given
+    for key in ("tokenizer", "seq_len"):
+        if key not in settings:
+            raise RecipeError(f"no {key}; give --{key.replace('_', '-')}, or {key} in a recipe.")
+    with _Bar(sys.stderr.isatty(), options.quiet) as bar:
+        report = convert(out=options.out, on_progress=bar.update, **settings)
+    if not options.quiet:
+        print_report(report)
+    return 0
+
+
+def print_report(report: ConversionReport) -> None:
+    """The table of `mixstream inspect`, and where the first dropped documents stand."""
+    from mixstream.cli.inspect import domain_table
+    from mixstream.corpus.corpus import open_corpus
+
+    print(domain_table(open_corpus(report.path)))
+    for domain, reasons in report.examples.items():
+        for reason, places in reasons.items():
+            number = report.domains[domain].dropped[reason]
+            print(f"dropped from {domain}: {number:,} {reason}, first at {places[0]}")
+
+
+def _patterns(domains: list[str]) -> dict[str, list[str]]:
+    """["a=x", "a=y"] -> {"a": ["x", "y"]}."""
+    patterns: dict[str, list[str]] = {}
+    for domain in domains:
+        name, equals, pattern = domain.partition("=")
+        if not (name and equals and pattern):
+            raise RecipeError(f"--domain {domain!r} is not NAME=GLOB, as in --domain 'web=web/*'.")
+        patterns.setdefault(name, []).append(pattern)
+    return patterns
+
+
+class _Bar:
+    """Progress on standard error: a bar on a terminal, a line a unit elsewhere."""
+
+    def __init__(self, is_terminal: bool, quiet: bool) -> None:
+        self._is_terminal, self._quiet = is_terminal, quiet
+        self._close: Callable[[], None] | None = None
+
+    def __enter__(self) -> _Bar:
+        if self._is_terminal and not self._quiet:
+            from tqdm import tqdm
+
+            self._bar = tqdm(unit="B", unit_scale=True, unit_divisor=1024)
+            self._close = self._bar.close
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._close is not None:
+            self._close()
+
+    def update(self, progress: Progress) -> None:
+        """One unit more."""
+        unit, rows = progress.unit, progress.report.rows
+        if self._close is not None:
+            self._bar.total = progress.total_bytes
+            self._bar.set_postfix_str(unit.domain, refresh=False)
+            self._bar.update(progress.done_bytes - self._bar.n)
+        elif not self._quiet:
+            share = progress.done_bytes / max(progress.total_bytes, 1)
+            print(f"{share:4.0%}  {unit.domain}: unit {unit.index}, {rows:,} rows", file=sys.stderr)

@@ -1,0 +1,282 @@
+"""A folder of raw files -> their paths in a fixed order; one raw file -> its bytes, decompressed.
+
+Memory is bounded: a chunk is at most 1 MiB, and no decompressor opens more than 32 MiB at a time
+(zstd adds its window, which the file asks for: at most 2 GiB).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from mixstream.errors import SourceError
+
+__all__ = ["FileKind", "described", "file_kind", "list_files", "read_bytes", "shown"]
+
+MAX_CHUNK_BYTES = 2**20
+MIN_CHUNK_BYTES = 2**17
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What a raw file is, as told by the ending of its name."""
+
+    format: Literal["jsonl", "txt", "parquet"]
+    """How documents stand in it."""
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    """What its bytes are wrapped in."""
+
+
+KINDS = {
+    ".jsonl": FileKind("jsonl"),
+    ".jsonl.gz": FileKind("jsonl", "gzip"),
+    ".jsonl.zst": FileKind("jsonl", "zstd"),
+    ".txt": FileKind("txt"),
+    ".txt.gz": FileKind("txt", "gzip"),
+    ".txt.zst": FileKind("txt", "zstd"),
+    ".parquet": FileKind("parquet"),
+}
+"""Every ending that mixstream reads."""
+
+
+def shown(path: Path) -> str:
+    """The path as one printable line: quoted and escaped where it holds newlines or odd bytes."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
+def file_kind(path: Path) -> FileKind:
+    """What the ending of the name says, upper case or lower.
+
+    Raises:
+        SourceError: the ending is none of KINDS.
+    """
+    name = path.name.lower()
+    for ending, kind in KINDS.items():
+        if name.endswith(ending):
+            return kind
+    raise SourceError(
+        f"{shown(path)}: mixstream does not know this ending; it reads {', '.join(KINDS)}. "
+        f"Rename the file to what it is, convert it, or move it out of the domain."
+    )
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every raw file under a folder, sub-folders too, sorted by the bytes of its relative path.
+
+    Names that begin with "." (hidden) or "_" (marker files and folders of Spark and Hadoop, such as
+    _SUCCESS and _temporary), and names that end in ".tmp" (unfinished), are left out with all that
+    is in them. Links to files are read; links to folders below `folder` are not followed. A folder
+    called x.jsonl is a folder. An empty folder gives an empty list.
+
+    Raises:
+        SourceError: the folder is missing or unreadable; a fifo, socket or device, a dangling link
+            or a loop of links lies in it.
+    """
+    found: list[Path] = []
+    folders = [folder]
+    while folders:
+        for entry in _entries(folders.pop()):
+            if not _is_left_out(entry.name):
+                _sort_in(entry, found, folders)
+    return sorted(found, key=lambda path: os.fsencode(path.relative_to(folder).as_posix()))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise SourceError(
+            f"{shown(folder)}: cannot list this folder ({error.strerror}). "
+            f"Name a folder that exists and that you may read."
+        ) from error
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith((".", "_")) or name.lower().endswith(".tmp")
+
+
+def _sort_in(entry: os.DirEntry[str], found: list[Path], folders: list[Path]) -> None:
+    """Adds one entry of a folder to the files found, or to the folders still to walk."""
+    path = Path(entry.path)
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        raise SourceError(
+            f"{shown(path)}: a link that leads nowhere ({error.strerror}). Mend it or remove it."
+        ) from error
+    if stat.S_ISREG(mode):
+        found.append(path)
+    elif not stat.S_ISDIR(mode):
+        raise SourceError(f"{shown(path)}: {_NOT_A_FILE}")
+    elif not entry.is_symlink():
+        folders.append(path)
+
+
+_NOT_A_FILE = "not a file but a fifo, socket, device or folder. Move it out of the domain."
+
+
+def read_bytes(path: Path, compression: str = "none") -> Iterator[bytes]:
+    """The bytes of a file, decompressed, in chunks of 1 byte to 1 MiB.
+
+    All members of a gzip file and all frames of a zstd file are read, skippable ones too; zero
+    bytes after a gzip member are padding. A file of no bytes gives none, whatever its name. What
+    stands before a damage comes out before the error does, up to a chunk.
+
+    Raises:
+        SourceError: the file cannot be read, is not compressed as `compression` says, ends in the
+            middle of a member or frame, or is damaged. The place is a byte of the file itself.
+    """
+    if compression == "none":
+        return _even(read_pieces(path, MAX_CHUNK_BYTES))
+    return _even(_decompressed(path, _CODECS[compression]()))
+
+
+def read_pieces(path: Path, piece_bytes: int) -> Iterator[bytes]:
+    """The raw bytes of a regular file, at most `piece_bytes` at a time; or SourceError."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # asked first: opening a fifo would hang
+            raise SourceError(f"{shown(path)}: {_NOT_A_FILE}")
+        with path.open("rb", buffering=MAX_CHUNK_BYTES) as stream:
+            while piece := stream.read(piece_bytes):
+                yield piece
+    except OSError as error:
+        raise SourceError(
+            f"{shown(path)}: cannot be read ({error.strerror}). Name a file that you may read."
+        ) from error
+
+
+def _even(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in chunks of 128 KiB to 1 MiB (the last may be shorter, none is empty)."""
+    held: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        held.append(chunk)
+        size += len(chunk)
+        if size >= MIN_CHUNK_BYTES:
+            whole = b"".join(held)
+            held.clear()
+            yield from (whole[at : at + MAX_CHUNK_BYTES] for at in range(0, size, MAX_CHUNK_BYTES))
+            del whole  # before the next chunk is made: it may be 32 MiB
+            size = 0
+    if size:
+        yield b"".join(held)
+
+
+class _Frame(Protocol):
+    """One gzip member or one zstd frame while it opens: zlib and zstandard agree on these names."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, piece: bytes, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    name: str
+    part: str
+    error: type[Exception]
+    open_frame: Callable[[], _Frame]
+    piece_bytes: int
+    padding: bytes
+
+
+def _gzip_codec() -> _Codec:
+    def open_frame() -> _Frame:
+        return zlib.decompressobj(wbits=31)  # 31: gzip header and CRC, checked
+
+    return _Codec("gzip", "member", zlib.error, open_frame, 2**14, b"\0")
+
+
+def _zstd_codec() -> _Codec:
+    """Frame by frame with decompressobj: stream_reader ends a cut frame without an error.
+
+    4 bytes of zstd open to at most 128 KiB, so that a piece of 1 KiB opens to at most 32 MiB.
+    """
+    import zstandard
+
+    opener = zstandard.ZstdDecompressor(max_window_size=2**31)
+    return _Codec("zstd", "frame", zstandard.ZstdError, opener.decompressobj, 2**10, b"")
+
+
+_CODECS: dict[str, Callable[[], _Codec]] = {"gzip": _gzip_codec, "zstd": _zstd_codec}
+
+
+def _decompressed(path: Path, codec: _Codec) -> Iterator[bytes]:
+    frame: _Frame | None = None
+    frame_start = offset = 0
+    for piece in read_pieces(path, codec.piece_bytes):
+        rest = piece.lstrip(codec.padding) if offset and frame is None else piece
+        offset += len(piece)
+        while rest:
+            at = offset - len(rest)
+            if frame is None:
+                frame, frame_start = codec.open_frame(), at
+            try:
+                opened = frame.decompress(rest)
+            except codec.error as error:
+                raise _damage(path, codec, error, frame_start, rest, at) from error
+            rest = frame.unused_data.lstrip(codec.padding) if frame.eof else b""
+            frame = None if frame.eof else frame
+            yield opened
+            del opened  # before the next is made: it may be 32 MiB
+    if frame is not None:
+        raise SourceError(
+            f"{shown(path)}: cut short: it ends at byte {offset:,} in the middle of the "
+            f"{codec.name} {codec.part} that begins at byte {frame_start:,}. "
+            f"Fetch or write it again."
+        )
+
+
+def _damage(
+    path: Path, codec: _Codec, error: Exception, frame_start: int, rest: bytes, at: int
+) -> SourceError:
+    looks = described(rest)
+    if at == frame_start and looks != codec.name:
+        mend = "Rename the file to what it is." if at == 0 else "Fetch or write the file again."
+        return SourceError(
+            f"{shown(path)}: its name says {codec.name}, but at byte {at:,} stands no {codec.name} "
+            f"{codec.part}; the bytes look like {looks}. {mend}"
+        )
+    return SourceError(
+        f"{shown(path)}: damaged {codec.name} {codec.part} at or after byte {at:,} "
+        f"({error}; the {codec.part} begins at byte {frame_start:,}). Fetch or write it again."
+    )
+
+
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PAR1": "Parquet",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "a zip archive",
+    b"\xff\xfe\0\0": "UTF-32 text",
+    b"\0\0\xfe\xff": "UTF-32 text",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"{\0": "UTF-16 text",
+    b"\0{": "UTF-16 text",
+}
+
+
+def described(head: bytes) -> str:
+    """What the first bytes of a file look like, in words; "text" when nothing speaks against it."""
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:
+        return "zstd"  # a skippable frame
+    if not head.strip(b"\0"):
+        return "zero bytes"
+    if b"\0" in head[:64] or any(byte < 9 for byte in head[:64]):
+        return f"binary data ({head[:8].hex(' ')})"
+    return "JSON text" if head.lstrip()[:1] in (b"{", b"[") else "text"

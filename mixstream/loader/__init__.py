@@ -1,0 +1,7 @@
+"""The hall: where the way of the data and the way of the control meet, in tensors."""
+
+from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
+from mixstream.loader.dataset import Batch, RowDataset
+from mixstream.loader.loader import Loader, LoaderState
+
+__all__ = ["Batch", "BatchSamplerState", "Loader", "LoaderState", "MixBatchSampler", "RowDataset"]

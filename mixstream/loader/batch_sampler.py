@@ -1,0 +1,142 @@
+"""Rows of the run -> one rank's share of each global batch, and a place to come back to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypedDict
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from mixstream.arrays import Addresses, Counts
+from mixstream.errors import StepError
+from mixstream.mixing.sampler import Draw, Mark, MixSampler, SamplerState
+from mixstream.mixing.weights import WeightChange, WeightsLike
+
+__all__ = ["BatchSamplerState", "MixBatchSampler"]
+
+_MAX_MARKS = 1024  # batches that may be in flight before the places behind them are forgotten
+
+
+class BatchSamplerState(TypedDict):
+    """Steps delivered, and the sampler there."""
+
+    step: int
+    sampler: SamplerState
+
+
+class MixBatchSampler(Sampler[Addresses]):
+    """One rank's share of each global batch, as addresses, for a torch DataLoader.
+
+    A global batch is the next batch_size * world_size rows of the sampler. They are dealt in the
+    order of their canonical nodes, so that the ranks of a node stay on their slices (exactly so
+    where world_size / nodes divides C and C divides the global batch).
+
+    Args:
+        sampler: draws the rows; every rank holds an equal one.
+        batch_size: B, rows of a batch of this rank.
+        rank: data-parallel rank, in [0, world_size). Tensor-, pipeline- and context-parallel peers
+            give the same one.
+        world_size: W, data-parallel ranks.
+    """
+
+    def __init__(
+        self, sampler: MixSampler, batch_size: int, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; give at least 1 row.")
+        if not 0 <= rank < world_size:
+            raise ValueError(
+                f"rank is {rank} with world_size {world_size}; give a rank from 0 to "
+                f"world_size - 1."
+            )
+        self.sampler = sampler
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.step = 0
+        """The next step that is not drawn yet."""
+        self._marks: OrderedDict[int, Mark] = OrderedDict({0: sampler.mark()})
+
+    def __iter__(self) -> Iterator[Addresses]:
+        """This rank's (B,) addresses, step by step, until the sampler ends."""
+        num_rows = self.batch_size * self.world_size
+        while True:
+            draw = self.sampler.draw(num_rows)
+            if draw.domain.size < num_rows:
+                self.sampler.rewind(self._marks[self.step])
+                return
+            self.step += 1
+            self._marks[self.step] = self.sampler.mark()
+            if len(self._marks) > _MAX_MARKS:
+                self.forget(next(iter(self._marks)) + 1)
+            yield self.sampler.addresses(self._own(draw))
+
+    def set_weights(
+        self, weights: WeightsLike, *, at_step: int | None = None, reason: str = ""
+    ) -> WeightChange:
+        """Changes the weights from the next undrawn step on, or from a later one.
+
+        Raises:
+            WeightsError: weights that are no point on the simplex.
+            StepError: at_step is drawn already.
+        """
+        at_step = self.step if at_step is None else at_step
+        num_rows = self.batch_size * self.world_size
+        if at_step < self.step:
+            raise StepError(
+                f"weights for step {at_step} come too late: it is drawn, as are all steps (and "
+                f"the {self.sampler.row} rows) before step {self.step}. Plan them for step "
+                f"{self.step} or later."
+            )
+        at_row = self.sampler.row + (at_step - self.step) * num_rows
+        change = self.sampler.set_weights(weights, at_row=at_row, reason=reason)
+        return replace(change, at_step=at_step)
+
+    def rewind(self, step: int) -> None:
+        """Goes back to a step that is drawn and not forgotten."""
+        self.sampler.rewind(self._mark(step))
+        self.step = step
+        while next(reversed(self._marks)) > step:
+            self._marks.popitem()
+
+    def forget(self, step: int) -> None:
+        """Gives up the places before a step: its batches will not be asked for again."""
+        self.sampler.forget(self._mark(step))
+        while next(iter(self._marks)) < step:
+            self._marks.popitem(last=False)
+
+    def state_dict(self, step: int | None = None) -> BatchSamplerState:
+        """The state after `step` batches were delivered; None means all that are drawn.
+
+        A DataLoader with workers draws num_workers * prefetch_factor batches ahead of its loop, so
+        a loop that counts its steps gives the count here.
+        """
+        step = self.step if step is None else step
+        return {"step": step, "sampler": self.sampler.state_dict(self._mark(step))}
+
+    def load_state_dict(self, state: BatchSamplerState) -> None:
+        """Goes to the place of a state, on any batch size and world size.
+
+        Raises:
+            StateError: the state does not fit the sampler's layout or settings.
+        """
+        self.sampler.load_state_dict(state["sampler"], adopt_stratum=True)
+        self.step = state["step"]
+        self._marks = OrderedDict({self.step: self.sampler.mark()})
+
+    def _own(self, draw: Draw) -> Draw:
+        """This rank's rows of a global batch."""
+        first = self.rank * self.batch_size
+        share: slice | Counts = slice(first, first + self.batch_size)
+        if self.sampler.settings.num_canonical_nodes > 1:
+            share = np.argsort(draw.node, kind="stable")[share]
+        return Draw(draw.domain[share], draw.node[share], draw.ordinal[share])
+
+    def _mark(self, step: int) -> Mark:
+        if step not in self._marks:
+            raise StepError(
+                f"no place is kept for step {step}; there is one for each of the steps "
+                f"{next(iter(self._marks))} to {self.step}."
+            )
+        return self._marks[step]

@@ -1,0 +1,124 @@
+"""Addresses of rows -> a batch of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from mixstream.arrays import ADDRESS, Addresses, Rows
+from mixstream.corpus.corpus import Corpus
+from mixstream.corpus.packing import padding_mask, segment_starts
+from mixstream.errors import StateError
+
+__all__ = ["IGNORED_LABEL", "Batch", "RowDataset", "passed_on"]
+
+Batch: TypeAlias = dict[str, torch.Tensor]
+"""input_ids (B, S) int64, domain_ids (B,) int64, and what was asked for."""
+
+IGNORED_LABEL = -100  # what torch.nn.functional.cross_entropy leaves out by default
+
+
+class RowDataset(Dataset[Batch]):
+    """The rows of a corpus as a map-style dataset, by address.
+
+    Args:
+        corpus: what to read from.
+        labels: add `labels` (B, S) int64, the next token at each place; -100 at the last place of a
+            row and where the next token is padding.
+        position_ids: add `position_ids` (B, S) int64, starting anew at each document of a row.
+        cu_seqlens: add `cu_seqlens` (documents + 1,) int32, where each document of the flattened
+            (B * S,) batch starts, then B * S. Padding counts as a document.
+
+    Raises:
+        StateError: position_ids or cu_seqlens of a corpus that does not name its end-of-text id.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        labels: bool = False,
+        position_ids: bool = False,
+        cu_seqlens: bool = False,
+    ) -> None:
+        if (position_ids or cu_seqlens) and corpus.end_id is None:
+            raise StateError(
+                "position_ids and cu_seqlens need the end-of-text id, and this corpus does not "
+                "name one; give it: open_corpus(..., end_id=...)."
+            )
+        self.corpus = corpus
+        self._labels, self._position_ids, self._cu_seqlens = labels, position_ids, cu_seqlens
+
+    def __len__(self) -> int:
+        """Rows of all domains."""
+        return int(self.corpus.num_rows.sum())
+
+    def __getitem__(self, address: Any) -> Batch:
+        """One row: the batch of it alone, without the first axis (cu_seqlens have none)."""
+        batch = self.batch(np.array([tuple(address)], dtype=ADDRESS))
+        return {name: value if name == "cu_seqlens" else value[0] for name, value in batch.items()}
+
+    def __getitems__(self, addresses: Addresses) -> list[_WholeBatch]:
+        """A batch of rows, in the form that torch's default collate passes on as it is."""
+        return [_WholeBatch(self.batch(np.asarray(addresses, dtype=ADDRESS)))]
+
+    def batch(self, addresses: Addresses) -> Batch:
+        """(B,) addresses -> a batch."""
+        rows = self.corpus.gather(addresses)
+        batch = {
+            "input_ids": torch.from_numpy(rows.astype(np.int64)),
+            "domain_ids": torch.from_numpy(addresses["domain"].astype(np.int64)),
+        }
+        end_id = self.corpus.end_id
+        if self._labels:
+            batch["labels"] = torch.from_numpy(_next_tokens(rows, end_id))
+        if end_id is not None and (self._position_ids or self._cu_seqlens):
+            starts = segment_starts(rows, end_id)
+            if self._position_ids:
+                batch["position_ids"] = torch.from_numpy(_positions(starts))
+            if self._cu_seqlens:
+                batch["cu_seqlens"] = torch.from_numpy(_cu_seqlens(starts))
+        return batch
+
+
+class _WholeBatch(dict[str, torch.Tensor]):
+    """A batch that is collated already."""
+
+
+def passed_on(
+    batches: list[_WholeBatch],
+    *,
+    collate_fn_map: Mapping[type, Callable[..., Any]] | None = None,  # noqa: ARG001 (torch passes it)
+) -> Batch:
+    """The batch in a list of one."""
+    return dict(batches[0])
+
+
+# torch's own extension point: a stock DataLoader over RowDataset needs no collate_fn
+default_collate_fn_map[_WholeBatch] = passed_on
+
+
+def _next_tokens(rows: Rows, end_id: int | None) -> Rows:
+    """(B, S) tokens -> (B, S) int64 labels."""
+    labels = np.full(rows.shape, IGNORED_LABEL, dtype=np.int64)
+    labels[:, :-1] = rows[:, 1:]
+    if end_id is not None:
+        labels[:, :-1][padding_mask(rows, end_id)[:, 1:]] = IGNORED_LABEL
+    return labels
+
+
+def _positions(starts: NDArray[np.bool_]) -> Rows:
+    """(B, S) bool -> (B, S) int64: for starts [1, 0, 0, 1, 0] it is [0, 1, 2, 0, 1]."""
+    places = np.arange(starts.shape[1])
+    return np.asarray(places - np.maximum.accumulate(np.where(starts, places, 0), axis=1))
+
+
+def _cu_seqlens(starts: NDArray[np.bool_]) -> Rows:
+    """(B, S) bool -> int32: for starts [[1, 0, 1], [1, 0, 0]] it is [0, 2, 3, 6]."""
+    return np.append(np.flatnonzero(starts), starts.size).astype(np.int32)

@@ -1,0 +1,231 @@
+"""Rows hold every document, padding is found again, and best fit chooses as its plain form does."""
+
+import doctest
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixstream.corpus import packing
+from mixstream.corpus.packing import (
+    BestFitPacker,
+    ConcatPacker,
+    best_fit_bins,
+    num_padding,
+    open_packer,
+    padding_mask,
+    segment_starts,
+)
+from mixstream.errors import RecipeError
+
+END = 7
+
+DOCUMENTS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=20), max_size=25)
+"""Documents without their end ids; END is none of the ids."""
+
+
+def flat(documents):
+    lengths = np.array([len(document) + 1 for document in documents], np.int64)
+    ids = [np.array([*document, END], np.uint32) for document in documents]
+    return np.concatenate([np.empty(0, np.uint32), *ids]), lengths
+
+
+def packed(packer, documents, cuts=()):
+    """Rows of the documents when pack is called once for each stretch between the cuts."""
+    edges = sorted({0, len(documents), *(cut % (len(documents) + 1) for cut in cuts)})
+    stretches = itertools.pairwise(edges)
+    rows = [packer.pack(*flat(documents[begin:end])) for begin, end in stretches]
+    return np.concatenate([*rows, packer.flush()])
+
+
+def segments(row):
+    """The segments of a row as lists of ids, by segment_starts; padding left out."""
+    starts = np.flatnonzero(segment_starts(row[None], END)[0])
+    parts = np.split(row, starts[1:])
+    padding = np.split(padding_mask(row[None], END)[0], starts[1:])
+    return [part.tolist() for part, is_pad in zip(parts, padding, strict=True) if not is_pad.any()]
+
+
+def plain_best_fit_rooms(sizes, capacity):
+    """Best-fit decreasing, word by word; rooms of all bins, sorted."""
+    rooms, closed = [], []
+    for size in sorted(sizes, reverse=True):
+        fitting = [room for room in rooms if room >= size]
+        room = min(fitting, default=capacity)
+        if fitting:
+            rooms.remove(room)
+        (closed if size == 1 else rooms).append(room - size)
+    return sorted(rooms + closed)
+
+
+def test_worked_examples_in_the_docstrings_hold():
+    assert doctest.testmod(packing).failed == 0
+
+
+@given(documents=DOCUMENTS, seq_len=st.integers(1, 24))
+def test_concat_rows_are_the_documents_one_after_the_other(documents, seq_len):
+    rows = packed(ConcatPacker(seq_len, END), documents)
+    ids, _ = flat(documents)
+    assert rows.dtype == np.uint32
+    assert rows.shape == (-(-len(ids) // seq_len), seq_len)
+    np.testing.assert_array_equal(rows.ravel()[: len(ids)], ids)
+    assert (rows.ravel()[len(ids) :] == END).all()
+
+
+@given(
+    documents=DOCUMENTS,
+    seq_len=st.integers(1, 24),
+    cuts=st.lists(st.integers(0, 100), max_size=5),
+    window=st.integers(1, 60),
+)
+def test_rows_do_not_depend_on_how_documents_are_spread_over_calls(
+    documents, seq_len, cuts, window
+):
+    for make in (
+        lambda: ConcatPacker(seq_len, END),
+        lambda: BestFitPacker(seq_len, END, window_tokens=window),
+    ):
+        packer = make()
+        rows = packed(packer, documents, cuts)
+        np.testing.assert_array_equal(rows, packed(make(), documents))
+        np.testing.assert_array_equal(rows, packed(packer, documents))  # as new after flush
+
+
+@given(
+    documents=DOCUMENTS,
+    seq_len=st.integers(1, 24),
+    window=st.integers(1, 60),
+    name=st.sampled_from(["concat", "best_fit"]),
+)
+def test_tokens_in_are_tokens_in_rows_and_padding_stands_at_the_end(
+    documents, seq_len, window, name
+):
+    window_tokens = window if name == "best_fit" else None
+    rows = packed(open_packer(name, seq_len, END, window_tokens=window_tokens), documents)
+    ids, _ = flat(documents)
+    mask = padding_mask(rows, END)
+    assert rows.size - num_padding(rows, END) == len(ids)
+    assert (np.sort(rows[~mask]) == np.sort(ids)).all()
+    assert (np.diff(mask.astype(int), axis=1) >= 0).all()  # no token after padding
+    assert not mask.all(axis=1).any()
+    if name == "concat":
+        assert not mask[:-1].any()
+
+
+@given(documents=DOCUMENTS, seq_len=st.integers(1, 24), window=st.integers(1, 60))
+def test_best_fit_cuts_only_documents_longer_than_a_row(documents, seq_len, window):
+    rows = packed(BestFitPacker(seq_len, END, window_tokens=window), documents)
+    expected = []
+    for document in documents:
+        ids = [*document, END]
+        expected += [ids[at : at + seq_len] for at in range(0, len(ids), seq_len)]
+    found = [segment for row in rows for segment in segments(row)]
+    assert sorted(found) == sorted(expected)
+
+
+@given(documents=DOCUMENTS, seq_len=st.integers(2, 24))
+def test_rows_of_a_window_stand_in_the_order_of_their_earliest_document(documents, seq_len):
+    numbered = [[number] * len(document) for number, document in enumerate(documents)]
+    end = len(documents)
+    lengths = np.array([len(document) + 1 for document in documents], np.int64)
+    ids = np.array([number for document in numbered for number in [*document, end]], np.uint32)
+    packer = BestFitPacker(seq_len, end)
+    rows = np.concatenate([packer.pack(ids, lengths), packer.flush()])
+    long_tails = int((lengths % seq_len == 1).sum())  # these stand first, and carry no number
+    firsts = [min(row[row != end].tolist(), default=None) for row in rows]
+    inside = [row[row != end].tolist() for row in rows]
+    assert all(numbers == sorted(numbers) for numbers in inside)
+    if not long_tails:
+        assert firsts == sorted(firsts)
+
+
+@given(sizes=st.lists(st.integers(1, 30), max_size=60), spare=st.integers(0, 30))
+def test_best_fit_bins_choose_as_the_plain_form_does(sizes, spare):
+    capacity = max(sizes, default=1) + spare
+    bins = best_fit_bins(np.array(sizes, np.int64), capacity)
+    filled = np.bincount(bins, weights=sizes).astype(int) if sizes else np.empty(0, int)
+    assert sorted(capacity - filled) == plain_best_fit_rooms(sizes, capacity)
+    lone = bins[np.array(sizes, np.int64) == 1]
+    assert len(set(lone.tolist())) == len(lone)
+
+
+def test_an_end_id_alone_goes_to_column_0_and_is_no_padding():
+    documents = [[1] * 8, [2, 2], [3] * 4, [4] * 4]  # lengths 9, 3, 5 and 5 with their end ids
+    rows = packed(BestFitPacker(4, END), documents)
+    assert rows.tolist() == [
+        [1, 1, 1, 1],
+        [1, 1, 1, 1],
+        [END, 2, 2, END],
+        [3, 3, 3, 3],
+        [END, END, END, END],
+        [4, 4, 4, 4],
+        [END, END, END, END],
+    ]
+    assert num_padding(rows, END) == 6
+
+
+def test_a_window_closes_with_the_document_that_fills_it_to_the_token():
+    packer = BestFitPacker(4, END, window_tokens=4)
+    ids, lengths = flat([[1], [2], [3]])
+    assert packer.pack(ids, lengths).tolist() == [[1, END, 2, END]]
+    assert packer.pack(*flat([[4]])).tolist() == [[3, END, 4, END]]
+    assert packer.flush().shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
+def test_masks_take_rows_of_any_dtype_and_of_none(dtype):
+    rows = np.array([[1, END, END], [END, 1, 2]], dtype)
+    assert padding_mask(rows, END).tolist() == [[False, False, True], [False, False, False]]
+    assert segment_starts(rows, END).tolist() == [[True, False, True], [True, True, False]]
+    assert padding_mask(rows[:0], END).shape == segment_starts(rows[:0], END).shape == (0, 3)
+
+
+def test_a_hundred_thousand_documents_are_packed_in_seconds_with_little_padding():
+    lengths = np.random.default_rng(0).integers(2, 3000, 100_000)
+    ids = np.ones(lengths.sum(), np.uint32)
+    ids[np.cumsum(lengths) - 1] = END
+    packer = BestFitPacker(2048, END)
+    begin = time.perf_counter()
+    rows = np.concatenate([packer.pack(ids, lengths), packer.flush()])
+    assert time.perf_counter() - begin < 20  # 1 s on a quiet core; room for a busy one
+    assert rows.size - num_padding(rows, END) == len(ids)
+    assert num_padding(rows, END) < 0.02 * rows.size
+
+
+def test_a_document_without_ids_is_refused():
+    with pytest.raises(AssertionError, match="holds an id before its end id"):
+        ConcatPacker(4, END).pack(np.array([END], np.uint32), np.array([1]))
+    with pytest.raises(AssertionError, match="ends with its end id"):
+        ConcatPacker(4, END).pack(np.array([1, 1], np.uint32), np.array([2]))
+    with pytest.raises(AssertionError, match="lengths sum to the number of ids"):
+        ConcatPacker(4, END).pack(np.array([1, END], np.uint32), np.array([3]))
+
+
+def test_settings_that_cannot_be_met_are_refused():
+    with pytest.raises(RecipeError, match="packing is 'tetris'; mixstream has 'concat' and"):
+        open_packer("tetris", 4, END)
+    with pytest.raises(RecipeError, match="'concat' has no window"):
+        open_packer("concat", 4, END, window_tokens=9)
+    with pytest.raises(RecipeError, match="seq_len is 0; give at least 1"):
+        open_packer("concat", 0, END)
+    with pytest.raises(RecipeError, match="window_tokens is 0; give at least 1"):
+        open_packer("best_fit", 4, END, window_tokens=0)
+
+
+@given(documents=DOCUMENTS, window=st.integers(1, 60))
+def test_no_two_windows_share_a_row(documents, window):
+    ids, lengths = flat(documents)
+    packer = BestFitPacker(16, END, window_tokens=window)
+    held, expected = [], []
+    for document in documents:
+        held.append(document)
+        if sum(len(one) + 1 for one in held) >= window:
+            expected.append(packed(BestFitPacker(16, END), held))
+            held = []
+    if held:
+        expected.append(packed(BestFitPacker(16, END), held))
+    rows = np.concatenate([packer.pack(ids, lengths), packer.flush()])
+    np.testing.assert_array_equal(rows, np.concatenate([np.empty((0, 16), np.uint32), *expected]))
