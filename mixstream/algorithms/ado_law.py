@@ -56,7 +56,7 @@ def fit_scaling_laws(num_rows: Vector, losses: Matrix, *, min_floor: float = 0.0
         bounds).
 
     How: for each alpha of a grid the best (e, a) is a linear least-squares problem; the best three
-    start a bounded quasi-Newton fit in float64 with an analytic gradient. About 10 ms a domain.
+    start a bounded quasi-Newton fit in float64 with an analytic gradient. 0.1 to 0.6 s a domain.
 
     Source: Jiang et al. 2024, arXiv:2410.11820; github.com/yidingjiang/ado at bc3d8d0,
     fit_scaling_law (float32 L-BFGS from a grid of 512 starts).

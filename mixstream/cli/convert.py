@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mixstream.errors import RecipeError
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from mixstream.corpus.convert import convert
     from mixstream.corpus.recipe import read_recipe
 
-    settings = read_recipe(Path(options.recipe)) if options.recipe else {}
+    settings: dict[str, Any] = read_recipe(Path(options.recipe)) if options.recipe else {}
     given = {
         name: value
         for name, value in vars(options).items()

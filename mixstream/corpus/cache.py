@@ -13,7 +13,7 @@ import zstandard
 from mixstream.corpus.shard import FileEntry, ShardEntry, write_whole
 from mixstream.errors import ShardError
 
-__all__ = ["raw_shard_path"]
+__all__ = ["check_file", "raw_shard_path"]
 
 CHUNK_BYTES = 1 << 20
 
@@ -94,7 +94,7 @@ def _checked_chunks(path: Path, packed: FileEntry, raw: FileEntry) -> Iterator[b
     digest, num_bytes = _digest(raw), 0
     try:
         with open(path, "rb") as file:
-            _check_packed(path, file, packed)
+            check_file(path, file, "compressed", packed)
             for chunk in _decompressed(file):
                 num_bytes += len(chunk)
                 if num_bytes > raw.num_bytes:
@@ -116,14 +116,18 @@ def _decompressed(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_packed(path: Path, file: BinaryIO, packed: FileEntry) -> None:
-    """Compare the compressed file with its index; decompressing reads it from memory again."""
-    digest, num_bytes = _digest(packed), 0
+def check_file(path: Path, file: BinaryIO, form: str, stated: FileEntry) -> None:
+    """Compare an open file with its index, and go back to its start.
+
+    Raises:
+        ShardError: its size or checksum is another; both are named.
+    """
+    digest, num_bytes = _digest(stated), 0
     while chunk := file.read(CHUNK_BYTES):
         num_bytes += len(chunk)
         if digest:
             digest.update(chunk)
-    _check(path, "compressed", packed, (num_bytes, digest))
+    _check(path, form, stated, (num_bytes, digest))
     file.seek(0)
 
 

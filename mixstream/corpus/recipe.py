@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from mixstream.corpus.files import list_files, shown
 from mixstream.corpus.packing import open_packer
@@ -151,7 +151,7 @@ def read_recipe(path: Path) -> dict[str, object]:
         RecipeError: no file, no TOML, or a key that `convert` does not take.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"recipe {shown(path)} cannot be read as TOML: {error}.") from error
     for key, value in content.items():

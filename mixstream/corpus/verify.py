@@ -8,13 +8,84 @@ from pathlib import Path
 
 import numpy as np
 
-from mixstream.corpus.cache import file_fault, raw_shard_path
+from mixstream.corpus.cache import check_file, raw_shard_path
 from mixstream.corpus.corpus import Corpus, open_corpus
 from mixstream.corpus.index import read_index
 from mixstream.corpus.layout import map_rows, read_layout
-from mixstream.corpus.manifest import DomainEntry
 from mixstream.corpus.packing import num_padding
 from mixstream.corpus.shard import ShardEntry
 from mixstream.errors import ShardError
 
 __all__ = ["corpus_faults"]
+
+
+def corpus_faults(path: Path) -> Iterator[str]:
+    """A line for each thing that is not as index or manifest say; nothing for a sound corpus.
+
+    Of each shard: it is there, its size and checksum (of the compressed file and of the raw one),
+    header, columns, row count, and ids within the vocabulary. Of each domain: rows, tokens and
+    padding. Nothing is written beside the corpus; a compressed shard takes its raw size in the
+    folder for temporary files.
+
+    Args:
+        path: a converted corpus, or a folder of MDS shards.
+    """
+    try:
+        corpus = open_corpus(path)
+    except ShardError as error:
+        yield str(error)
+        return
+    for name in corpus.domains:
+        yield from _domain_faults(corpus, name, path if corpus.manifest is None else path / name)
+
+
+def _domain_faults(corpus: Corpus, name: str, folder: Path) -> Iterator[str]:
+    index = read_index(folder)
+    padding = num_faults = 0
+    for number in range(len(index.num_rows)):
+        try:
+            padding += _checked_padding(folder, index.entry(number), corpus)
+        except ShardError as error:
+            num_faults += 1
+            yield str(error)
+    if corpus.manifest is None or num_faults:
+        return  # the sums of a domain with a damaged shard would only say so again
+    entry = corpus.manifest.domains[name]
+    tokens = entry.rows * corpus.seq_len - padding
+    if (padding, tokens) != (entry.padding, entry.tokens - entry.dropped_tokens):
+        yield (
+            f"{folder}: its rows hold {tokens} tokens and {padding} of padding, but corpus.json "
+            f"says {entry.tokens - entry.dropped_tokens} and {entry.padding}"
+        )
+
+
+def _checked_padding(folder: Path, entry: ShardEntry, corpus: Corpus) -> int:
+    """Padding of one shard's rows, after everything else about it has been found right."""
+    with tempfile.TemporaryDirectory(prefix="mixstream-verify-") as cache:
+        beside = folder / entry.raw.name
+        packed = entry.zip is not None and not beside.exists()
+        if packed:
+            path = raw_shard_path(folder, entry, Path(cache))  # compares both checksums
+        else:
+            path = beside
+            _check_raw(path, entry)
+        layout = read_layout(path, entry)
+        rows = map_rows(path, layout)
+        tokens = np.ascontiguousarray(rows).view(layout.dtype)
+    highest = int(tokens.max(initial=0))
+    if corpus.manifest is not None and highest >= corpus.manifest.tokenizer.vocab_size:
+        raise ShardError(
+            f"{path} holds id {highest}, but the vocabulary ends at "
+            f"{corpus.manifest.tokenizer.vocab_size}"
+        )
+    return 0 if corpus.end_id is None else num_padding(tokens, corpus.end_id)
+
+
+def _check_raw(path: Path, entry: ShardEntry) -> None:
+    try:
+        with open(path, "rb") as file:
+            check_file(path, file, "raw", entry.raw)
+    except OSError as error:
+        if isinstance(error, ShardError):
+            raise
+        raise ShardError(f"{path}: cannot be read ({error.strerror})") from error

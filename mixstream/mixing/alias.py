@@ -134,7 +134,7 @@ def stratum_bounds(weights: Vector, stratum: int) -> Counts:
         (K,) int64, rising; the last one of a positive weight, and those after it, are stratum << r.
     """
     scale = float(stratum << _stratum_shift(stratum))
-    bounds = np.rint(np.minimum(np.cumsum(weights), 1.0) * scale).astype(np.int64)
+    bounds: Counts = np.rint(np.minimum(np.cumsum(weights), 1.0) * scale).astype(np.int64)
     bounds[np.flatnonzero(weights)[-1] :] = int(scale)
     return bounds
 

@@ -1,0 +1,38 @@
+"""The command `mixstream`: arguments -> one of its commands, errors -> a line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mixstream.cli import convert, demo, draw, inspect, verify
+from mixstream.errors import MixstreamError
+
+__all__ = ["main"]
+
+_COMMANDS = (convert, inspect, verify, draw, demo)
+_EPILOG = "exit codes: 0 done, 1 an error or a fault was found, 2 wrong usage, 130 stopped by hand"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code."""
+    parser = argparse.ArgumentParser(prog="mixstream", description=__doc__, epilog=_EPILOG)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in _COMMANDS:
+        module.add_command(commands)
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except MixstreamError as error:
+        print(f"mixstream: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mixstream: stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
