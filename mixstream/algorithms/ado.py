@@ -67,13 +67,13 @@ class ADO:
 
     Signal: (K,) mean training loss of the domains in the batch, nats per token, and (K,) rows of
     each domain in it.
-    Cost a step: O(K). A fit every `fit_every` steps takes 0.1 to 0.6 s a domain (the code's grid in
+    Cost a step: O(K). A fit every `fit_every` steps takes 10 to 100 ms a domain (the code's grid in
     float32 takes minutes).
     Absent domain (no row in the batch): its loss is the last one measured; before its first, the
     mean loss of the batch (as the code).
     Weight 0: none; floored at `floor`, see `floored`.
     NaN or infinity: WeightsError, and everything stays.
-    K = 1: [1.0]. K = 10,000: 0.5 ms an update, but a fit takes an hour: share the laws of groups.
+    K = 1: [1.0]. K = 10,000: 0.5 ms an update, but a fit takes minutes: fit seldom.
 
     Until the first fit the weights are the prior. Deviations from the code: a fit needs at least
     `min_fit_blocks` blocks of losses (the code's first fit sees one point and gives NaN); it is in

@@ -29,7 +29,7 @@ def capped_minimum(
     Mirror descent in Kullback-Leibler geometry: each step is min over x of the linear model plus
     KL(x || x_t) / step plus the penalty, whose solution is a product of powers capped by
     water-filling (`simplex.capped_weights` is the projection in this geometry). The step grows
-    until the linear model is too good, and shrinks then.
+    as long as the objective curves less than the geometry does, and is halved where it does not.
 
     Args:
         objective: value and gradient at a point of the simplex.
@@ -53,43 +53,52 @@ def capped_minimum(
     """
     pull = None if prior is None else log_weights(prior)
     x = capped_weights(start if pull is None else np.where(np.isneginf(pull), 0.0, start), caps)
-    x = np.maximum(x, np.where(x > 0, 1e-300, 0.0))
-    value, gradient = objective(x)
+    gradient = objective(x)[1]
     step = 1.0
     for _ in range(max_steps):
-        new, step = _accepted_step(objective, x, value, gradient, caps, pull, kl_weight, step)
+        logs = log_weights(x)
+        for _ in range(100):
+            new = _mirror_step(logs, gradient, step, caps, pull, kl_weight)
+            new_gradient = objective(new)[1]
+            if _bounded_curvature(x, new, gradient, new_gradient, step):
+                break
+            step /= 2
+        else:
+            raise WeightsError("the objective is not smooth or not finite; check the fitted laws.")
         change = float(np.abs(new - x).max())
-        x = new
-        value, gradient = objective(x)
+        x, gradient = new, new_gradient
         if change < tolerance * min(step, 1.0):
             break
         step = min(step * 1.5, 1e6)
     return x
 
 
-def _accepted_step(
-    objective: Objective,
-    x: Vector,
-    value: float,
+def _mirror_step(
+    logs: Vector,
     gradient: Vector,
+    step: float,
     caps: Vector,
     pull: Vector | None,
     kl_weight: float,
-    step: float,
-) -> tuple[Vector, float]:
-    """The next point, and the step at which the linear model bounds the objective from above."""
-    logs = log_weights(x)
-    for _ in range(100):
-        logits = logs - step * gradient
-        if pull is not None and kl_weight > 0:
-            with np.errstate(invalid="ignore"):
-                logits = (logits + step * kl_weight * pull) / (1 + step * kl_weight)
-            logits = np.where(np.isneginf(pull), -np.inf, logits)
-        new = capped_weights(normalized(np.exp(logits - logits.max())), caps)
-        moved = new > 0
-        distance = float((new[moved] * (np.log(new[moved]) - logs[moved])).sum())
-        bound = value + float(gradient @ (new - x)) + distance / step
-        if objective(new)[0] <= bound + 1e-14 * max(abs(value), 1.0):
-            return new, step
-        step /= 2
-    raise WeightsError("the objective is not convex or not finite here; check the fitted laws.")
+) -> Vector:
+    """The capped minimum of gradient . x + KL(x || exp(logs)) / step + the penalty."""
+    logits = logs - step * gradient
+    if pull is not None:
+        barred = np.isneginf(pull)
+        blend = logits + step * kl_weight * np.where(barred, 0.0, pull)
+        logits = np.where(barred, -np.inf, blend / (1 + step * kl_weight))
+    return capped_weights(normalized(np.exp(logits - logits.max())), caps)
+
+
+def _bounded_curvature(
+    x: Vector, new: Vector, gradient: Vector, new_gradient: Vector, step: float
+) -> bool:
+    """Whether the gradient changed by less than the geometry's between the points, over the step.
+
+    Compared are gradients, not values: near the minimum values differ by rounding alone.
+    """
+    if not np.isfinite(new_gradient).all():
+        return False
+    moved = (x > 0) & (new > 0)
+    distance = float(((np.log(new[moved]) - np.log(x[moved])) * (new - x)[moved]).sum())
+    return float((new_gradient - gradient) @ (new - x)) <= 0.9 * distance / step

@@ -46,8 +46,8 @@ def olmix_weights(
     min over x in the simplex, x <= caps: sum_m v_m exp(A_m . x) + kl_weight KL(x || prior).
 
     Args:
-        slopes: (M, K) float64, A: from `mixing_laws.fit_mixing_laws` (its slope; the floors do not
-            matter here).
+        slopes: (M, K) float64, A: from `mixing_law_fit.fit_mixing_laws` (its slope; the floors
+            do not matter here).
         prior: (K,) float64, on the simplex; a domain at 0 stays at 0.
         kl_weight: how much a move away from the prior must pay; 0.05 is the code's default.
         caps: (K,) float64, from `simplex.epoch_caps`; the code's are 4 epochs. None for none.
@@ -78,14 +78,14 @@ def olmix_weights(
 class Olmix:
     """The best mixture near a prior under caps, for fitted log-linear laws.
 
-    Signal: (M, K) slopes of M log-linear laws (`mixing_laws.fit_mixing_laws` fits them).
+    Signal: (M, K) slopes of M log-linear laws (`mixing_law_fit.fit_mixing_laws` fits them).
     Cost a step: none; asked once. Before: a swarm of short runs, some 3 to 5 a domain.
     Absent domain: prior 0 or cap 0. Weight 0: a domain of prior 0 stays out; else weights are
     positive, if tiny.
     NaN or infeasible caps: WeightsError, and the weights stay.
     K = 1: [1.0]. K = 10,000: seconds, if the slopes are known.
 
-    Deviation: none in the problem; the fit of the laws is `mixing_laws`' (the code's starts are
+    Deviation: none in the problem; the fit of the laws is `mixing_law_fit`'s (the code's starts are
     random). With `kl_weight=0` the prior is but the start.
 
     Source: allenai/olmix at 9586977, LogLinearExactProposer. The paper's text was not opened here.

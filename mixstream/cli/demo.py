@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mixstream.corpus.corpus import Corpus
     from mixstream.loader import Loader
 
-__all__ = ["add_command"]
+__all__ = ["add_command", "train_tokenizer"]
 
 _VOCAB_SIZE = 8192
 _SEQ_LEN = 512
@@ -75,7 +75,7 @@ def _demo(folder: Path) -> None:
         _say(f"1. Text of Python {sys.version.split()[0]}'s standard library -> {raw}")
         texts = write_domains(raw)
         _say(f"2. A BPE tokenizer of {_VOCAB_SIZE:,} ids, trained on it -> {tokenizer}")
-        _train_tokenizer(texts, tokenizer)
+        train_tokenizer(texts, tokenizer, vocab_size=_VOCAB_SIZE)
     corpus = _converted(raw, tokenizer, out)
     loader, after = _stream(corpus)
     _resume(corpus, loader, after)
@@ -164,14 +164,15 @@ def _print_bars(domains: tuple[str, ...], counts: Counts) -> None:
         print(f"steps {start:3}-{start + _STEPS_A_LINE - 1:3} |{bar}|{mark}")
 
 
-def _train_tokenizer(texts: dict[str, list[str]], path: Path) -> None:
+def train_tokenizer(texts: dict[str, list[str]], path: Path, *, vocab_size: int) -> None:
+    """Trains a byte-level BPE on all texts and saves it as tokenizer.json."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCAB_SIZE,
+        vocab_size=vocab_size,
         special_tokens=["<|endoftext|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

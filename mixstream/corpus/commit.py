@@ -21,7 +21,7 @@ from mixstream.corpus.manifest import (
     fingerprint,
     write_manifest,
 )
-from mixstream.corpus.recipe import Recipe
+from mixstream.corpus.recipe import Recipe, file_status
 from mixstream.corpus.shard import ShardEntry, sync_folder
 from mixstream.corpus.unit import Unit, UnitReport, shard_name
 from mixstream.errors import ShardError
@@ -127,7 +127,7 @@ def described(recipe: Recipe) -> dict[str, Json]:
     inputs: dict[str, Json] = {}
     for domain, files in recipe.files.items():
         digest = hashlib.blake2b(digest_size=8)
-        sizes = [path.stat().st_size for _, path in files]
+        sizes = [file_status(path).st_size for _, path in files]
         for (name, _), size in zip(files, sizes, strict=True):
             digest.update(os.fsencode(name) + f"\0{size}\0".encode())
         inputs[domain] = {"files": len(files), "bytes": sum(sizes), "digest": digest.hexdigest()}

@@ -10,17 +10,27 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from mixstream.corpus.files import list_files, shown
+from mixstream.corpus.files import KINDS, list_files, shown
+from mixstream.corpus.jsonfile import MAX_NAME_BYTES, checked_name
 from mixstream.corpus.packing import open_packer
+from mixstream.corpus.shard import MAX_SHARD_BYTES
 from mixstream.corpus.tokenizers import Tokenizer
-from mixstream.errors import RecipeError, SourceError
+from mixstream.errors import RecipeError, ShardError, SourceError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["DomainFiles", "Recipe", "RowSettings", "domain_files", "read_recipe"]
+__all__ = [
+    "DomainFiles",
+    "Recipe",
+    "RowSettings",
+    "check_size",
+    "domain_files",
+    "file_status",
+    "read_recipe",
+]
 
 DomainFiles: TypeAlias = dict[str, tuple[tuple[str, Path], ...]]
 """For each domain its files in order, each with its name in the corpus's records."""
@@ -28,7 +38,7 @@ DomainFiles: TypeAlias = dict[str, tuple[tuple[str, Path], ...]]
 DEFAULT_SHARD_BYTES = 64 * 2**20
 DEFAULT_UNIT_BYTES = 256 * 2**20
 DEFAULT_MAX_DOCUMENT_BYTES = 128 * 2**20
-_MAX_SHARD_BYTES = 2**32 - 2**26  # offsets are uint32; the header needs some of them
+_MAX_HEADER_BYTES = 2 * 4096  # of a shard, the offsets of its rows apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,14 +63,21 @@ class RowSettings:
     """"skip" drops and counts a bad document, "raise" ends the conversion at it."""
 
     def __post_init__(self) -> None:
-        open_packer(self.packing, self.seq_len, self.tokenizer.end_id)
         for name in ("seq_len", "shard_bytes", "max_document_bytes"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}; give at least 1.")
-        if self.shard_bytes > _MAX_SHARD_BYTES:
+            check_size(name, getattr(self, name))
+        tokenizer = self.tokenizer
+        open_packer(self.packing, self.seq_len, tokenizer.end_id)
+        if not 0 <= tokenizer.end_id < tokenizer.vocab_size:
             raise RecipeError(
-                f"shard_bytes is {self.shard_bytes}; the offsets of a shard end at "
-                f"{_MAX_SHARD_BYTES}. Take a smaller one."
+                f"tokenizer {tokenizer.name!r} states end_id {tokenizer.end_id}, but a vocabulary "
+                f"of {tokenizer.vocab_size}; mend its vocab_size."
+            )
+        num_bytes = self.rows_per_shard * (self._row_bytes + 4) + _MAX_HEADER_BYTES
+        if num_bytes > MAX_SHARD_BYTES:
+            raise RecipeError(
+                f"shard_bytes {self.shard_bytes} and seq_len {self.seq_len} make shards of "
+                f"{num_bytes} bytes, but the offsets in a shard end at {MAX_SHARD_BYTES}. Take a "
+                f"smaller one."
             )
         if self.compression not in (None, "zstd"):
             raise RecipeError(f"compression is {self.compression!r}; take 'zstd', or none at all.")
@@ -77,7 +94,11 @@ class RowSettings:
     @property
     def rows_per_shard(self) -> int:
         """Rows of every shard of a unit but the last."""
-        return max(1, self.shard_bytes // (self.seq_len * (2 if self.dtype == "uint16" else 4)))
+        return max(1, self.shard_bytes // self._row_bytes)
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.seq_len * (2 if self.dtype == "uint16" else 4)
 
     def described(self) -> dict[str, str | int | None]:
         """The settings as JSON holds them; equal descriptions give equal rows."""
@@ -106,6 +127,17 @@ class Recipe:
     unit_bytes: int = DEFAULT_UNIT_BYTES
     """Bytes of files that make a unit of work; a larger file is a unit of its own."""
 
+    def __post_init__(self) -> None:
+        check_size("unit_bytes", self.unit_bytes)
+
+
+def check_size(name: str, value: int) -> None:
+    """Raises RecipeError unless a setting is a whole number of at least 1."""
+    if type(value) is not int:
+        raise RecipeError(f"{name} is {value!r}; give a whole number.")
+    if value < 1:
+        raise RecipeError(f"{name} is {value}; give at least 1.")
+
 
 def domain_files(
     raw: Path | None, patterns: Mapping[str, str | Sequence[str]] | None, *, leave_out: Path
@@ -116,10 +148,11 @@ def domain_files(
         raw: folder whose sub-folders are the domains; with patterns, the folder they start from.
         patterns: glob patterns by domain, in place of the sub-folders; "**" goes through folders,
             and a pattern that matches a folder takes the files in it.
-        leave_out: the output, which may lie within raw.
+        leave_out: the output, which may lie within raw, and then is no input.
 
     Raises:
-        RecipeError: no domain, a domain without files, or a name that makes no folder.
+        RecipeError: no domain, a domain without files, a name that makes no folder, or raw files
+            that would belong to no domain.
         SourceError: a folder that cannot be listed.
     """
     if raw is None and not patterns:
@@ -130,22 +163,33 @@ def domain_files(
     if raw is not None and not raw.is_dir():
         raise RecipeError(f"{shown(raw)} is no folder; give one with a sub-folder for each domain.")
     if patterns:
-        found = {name: _matches(name, raw or Path(), patterns[name]) for name in sorted(patterns)}
+        start = raw or Path()
+        found = {
+            name: _matches(name, start, patterns[name], leave_out) for name in sorted(patterns)
+        }
     else:
         assert raw is not None, "no folder and no patterns"
-        found = {folder.name: _in_folder(folder) for folder in _sub_folders(raw, leave_out)}
-    if not found:
-        raise RecipeError(
-            f"{shown(raw or Path())} has no sub-folders; put each domain's files into one of its "
-            f"own, or name them: --domain name=glob."
-        )
+        folders = _sub_folders(raw, leave_out)
+        found = {folder.name: _in_folder(folder, leave_out) for folder in folders}
     for name, files in found.items():
         _check_domain(name, len(files))
     return found
 
 
+def file_status(path: Path) -> os.stat_result:
+    """Size and time of change of a raw file. Raises SourceError where there is none."""
+    try:
+        return path.stat()
+    except OSError as error:
+        raise SourceError(
+            f"{shown(path)}: cannot be read ({error.strerror}). Name files that exist."
+        ) from error
+
+
 def read_recipe(path: Path) -> dict[str, object]:
-    """The arguments of `convert` that a TOML file gives; paths in it start from its folder.
+    """The arguments of `convert` that a TOML file gives.
+
+    Paths in it start from its folder; patterns of domains from its `raw`, where it names one.
 
     Raises:
         RecipeError: no file, no TOML, or a key that `convert` does not take.
@@ -156,47 +200,36 @@ def read_recipe(path: Path) -> dict[str, object]:
         raise RecipeError(f"recipe {shown(path)} cannot be read as TOML: {error}.") from error
     for key, value in content.items():
         if key not in _RECIPE_TYPES:
-            raise RecipeError(
-                f"unknown key {key!r} in recipe {shown(path)}; known are "
-                f"{', '.join(sorted(_RECIPE_TYPES))}."
-            )
+            known = ", ".join(sorted(_RECIPE_TYPES))
+            raise RecipeError(f"unknown key {key!r} in recipe {shown(path)}; known are {known}.")
         if not isinstance(value, _RECIPE_TYPES[key]) or isinstance(value, bool):
             raise RecipeError(
                 f"{key} in recipe {shown(path)} is {value!r}; give a {_RECIPE_TYPES[key].__name__}."
             )
-    domains = content.get("domains", {})
-    for name, patterns in domains.items():
-        if not all(isinstance(pattern, str) for pattern in _as_list(patterns)):
-            raise RecipeError(
-                f"domains.{name} in recipe {shown(path)} is {patterns!r}; give a glob pattern or a "
-                f"list of them."
-            )
-        domains[name] = [str(path.parent / pattern) for pattern in _as_list(patterns)]
-    for key in ("raw", "tokenizer"):
-        if key in content and content[key] != "bytes":
-            content[key] = str(path.parent / content[key])
+    start = Path() if "raw" in content else Path(glob.escape(str(path.parent.absolute())))
+    for name, patterns in content.get("domains", {}).items():
+        listed = _pattern_list(patterns, f"domains.{name} in recipe {shown(path)}")
+        content["domains"][name] = [str(start / pattern) for pattern in listed]
+    if "raw" in content:
+        content["raw"] = str(path.parent / content["raw"])
+    if content.get("tokenizer", "bytes") != "bytes":
+        content["tokenizer"] = str(path.parent / content["tokenizer"])
     return content
 
 
 _RECIPE_TYPES: dict[str, type] = {
-    "raw": str,
+    **dict.fromkeys(("raw", "tokenizer", "end_of_text", "packing", "text_field"), str),
+    **dict.fromkeys(("compression", "on_bad_document"), str),
+    **dict.fromkeys(("seq_len", "shard_bytes", "unit_bytes", "max_document_bytes", "workers"), int),
     "domains": dict,
-    "tokenizer": str,
-    "end_of_text": str,
-    "seq_len": int,
-    "packing": str,
-    "text_field": str,
-    "compression": str,
-    "shard_bytes": int,
-    "unit_bytes": int,
-    "max_document_bytes": int,
-    "on_bad_document": str,
-    "workers": int,
 }
 
 
-def _as_list(patterns: str | Sequence[str]) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else list(patterns)
+def _pattern_list(patterns: str | Sequence[str], of: str) -> list[str]:
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(listed, Sequence) or not all(isinstance(each, str) for each in listed):
+        raise RecipeError(f"{of} is {patterns!r}; give a glob pattern or a list of them.")
+    return list(listed)
 
 
 def _sub_folders(raw: Path, leave_out: Path) -> list[Path]:
@@ -205,27 +238,38 @@ def _sub_folders(raw: Path, leave_out: Path) -> list[Path]:
         entries = sorted(raw.iterdir(), key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
         raise SourceError(f"{shown(raw)}: cannot list this folder ({error.strerror}).") from error
-    return [
-        entry
-        for entry in entries
-        if entry.is_dir()
-        and not entry.name.startswith((".", "_"))
-        and entry.resolve() != leave_out.resolve()
-    ]
+    entries = [entry for entry in entries if not entry.name.startswith((".", "_"))]
+    folders = [each for each in entries if each.is_dir() and each.resolve() != leave_out.resolve()]
+    if not folders:
+        raise RecipeError(
+            f"{shown(raw)} has no sub-folders; put each domain's files into one of its own, or "
+            f"name them: --domain name=glob."
+        )
+    for entry in entries:
+        if entry.is_file() and entry.name.lower().endswith(tuple(KINDS)):
+            raise RecipeError(
+                f"{shown(entry)} lies beside the domains' folders and would belong to no domain; "
+                f"move it into one, or name each domain's files: --domain name=glob."
+            )
+    return folders
 
 
-def _in_folder(folder: Path) -> tuple[tuple[str, Path], ...]:
-    return tuple((path.relative_to(folder).as_posix(), path) for path in list_files(folder))
+def _in_folder(folder: Path, leave_out: Path) -> tuple[tuple[str, Path], ...]:
+    files = [path for path in list_files(folder) if not _lies_in(path, leave_out)]
+    return tuple((path.relative_to(folder).as_posix(), path) for path in files)
 
 
-def _matches(name: str, base: Path, patterns: str | Sequence[str]) -> tuple[tuple[str, Path], ...]:
+def _matches(
+    name: str, base: Path, patterns: str | Sequence[str], leave_out: Path
+) -> tuple[tuple[str, Path], ...]:
     """The files of one domain's patterns, each once, in order of their names."""
     found: dict[str, Path] = {}
-    for pattern in _as_list(patterns):
+    for pattern in _pattern_list(patterns, f"the pattern of domain {name!r}"):
         start = "" if Path(pattern).is_absolute() else str(base)
         matches = [
             Path(start, match)
             for match in glob.glob(pattern, root_dir=start or None, recursive=True)
+            if not _is_left_out(match, pattern)
         ]
         if not matches:
             raise RecipeError(
@@ -233,17 +277,34 @@ def _matches(name: str, base: Path, patterns: str | Sequence[str]) -> tuple[tupl
                 f"{shown(base.absolute())}; mend the pattern, or leave it out."
             )
         for match in matches:
-            files = list_files(match) if match.is_dir() else [match]
-            found.update({path.as_posix(): path for path in files})
-    root = os.path.commonpath([path.absolute().parent for path in found.values()]) if found else ""
-    named = [(path.absolute().relative_to(root).as_posix(), path) for path in found.values()]
+            for path in list_files(match) if match.is_dir() else [match]:
+                if not _lies_in(path, leave_out):
+                    found[os.path.abspath(path)] = path
+    root = os.path.commonpath([os.path.dirname(place) for place in found]) if found else ""
+    named = [(os.path.relpath(place, root), path) for place, path in found.items()]
     return tuple(sorted(named, key=lambda file: os.fsencode(file[0])))
 
 
+def _is_left_out(match: str, pattern: str) -> bool:
+    """Whether a wildcard took what folders leave out; as with hidden files, spelling it helps."""
+    wild = set(Path(match).parts) - set(Path(pattern).parts)
+    return any(part.startswith("_") or part.lower().endswith(".tmp") for part in wild)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return folder.exists() and folder.resolve() in path.resolve().parents
+
+
 def _check_domain(name: str, num_files: int) -> None:
-    if name in ("", ".", "..") or name.startswith(".") or any(c in name for c in "/\\\0"):
+    try:
+        checked_name(name, "")  # what a reader of corpus.json takes
+        fits = len(name.encode()) <= MAX_NAME_BYTES
+    except (ShardError, UnicodeEncodeError):
+        fits = False
+    if not fits or name.startswith(".") or name == "corpus.json":
         raise RecipeError(
-            f"domain name {name!r} makes no folder; take one without slashes and leading dots."
+            f"domain name {name!r} makes no folder of a corpus; take one in UTF-8, of at most "
+            f"{MAX_NAME_BYTES} bytes, without slashes, control characters and a leading dot."
         )
     if num_files == 0:
         raise RecipeError(

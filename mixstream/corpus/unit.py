@@ -22,7 +22,7 @@ from mixstream.arrays import Counts, Rows, Tokens
 from mixstream.corpus.index import index_json, read_index
 from mixstream.corpus.jsonfile import write_json
 from mixstream.corpus.packing import num_padding, open_packer
-from mixstream.corpus.recipe import Recipe, RowSettings
+from mixstream.corpus.recipe import Recipe, RowSettings, file_status
 from mixstream.corpus.shard import ShardEntry, write_shard
 from mixstream.corpus.sources import BadDocument, Document, read_documents
 from mixstream.corpus.tokenizers import Tokenizer, with_end_ids
@@ -86,7 +86,7 @@ def planned_units(recipe: Recipe) -> list[Unit]:
         portion: list[tuple[str, Path]] = []
         num_bytes = index = 0
         for name, path in files:
-            size = path.stat().st_size
+            size = file_status(path).st_size
             if portion and num_bytes + size > recipe.unit_bytes:
                 units.append(_unit(domain, index, portion, num_bytes, settings))
                 portion, num_bytes, index = [], 0, index + 1
@@ -218,7 +218,7 @@ def _unit(
 ) -> Unit:
     digest = hashlib.blake2b(f"{settings}\0{domain}\0{index}".encode(), digest_size=8)
     for name, path in files:
-        status = path.stat()
+        status = file_status(path)
         digest.update(os.fsencode(name) + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
     paths = tuple(path for _, path in files)
     return Unit(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from mixstream.arrays import Addresses, Counts
-from mixstream.errors import StepError
+from mixstream.errors import StepError, WeightsError
 from mixstream.mixing.sampler import Draw, Mark, MixSampler, SamplerState
 from mixstream.mixing.weights import WeightChange, WeightsLike
 
 __all__ = ["BatchSamplerState", "MixBatchSampler"]
-
-_MAX_MARKS = 1024  # batches that may be in flight before the places behind them are forgotten
 
 
 class BatchSamplerState(TypedDict):
@@ -27,12 +26,15 @@ class BatchSamplerState(TypedDict):
     sampler: SamplerState
 
 
-class MixBatchSampler(Sampler[Addresses]):
+class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are arrays
     """One rank's share of each global batch, as addresses, for a torch DataLoader.
 
     A global batch is the next batch_size * world_size rows of the sampler. They are dealt in the
     order of their canonical nodes, so that the ranks of a node stay on their slices (exactly so
-    where world_size / nodes divides C and C divides the global batch).
+    where the number of nodes divides C, and C divides the global batch).
+
+    Iterating again goes on with the next undrawn step; a loop that was left with batches in flight
+    calls `rewind` with its count of steps first.
 
     Args:
         sampler: draws the rows; every rank holds an equal one.
@@ -40,11 +42,24 @@ class MixBatchSampler(Sampler[Addresses]):
         rank: data-parallel rank, in [0, world_size). Tensor-, pipeline- and context-parallel peers
             give the same one.
         world_size: W, data-parallel ranks.
+        max_marks: places that are kept to go back to, O(K C) each; two more than the batches that
+            may be in flight are enough.
+        ends_at_errors: end the iteration where the sampler raises, so that a DataLoader which draws
+            ahead still delivers what is in flight; `has_next` raises then. Loader works so.
     """
 
     def __init__(
-        self, sampler: MixSampler, batch_size: int, *, rank: int = 0, world_size: int = 1
+        self,
+        sampler: MixSampler,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        max_marks: int = 1024,
+        ends_at_errors: bool = False,
     ) -> None:
+        # a numpy integer would end in every state, which JSON then refuses
+        batch_size, rank, world_size = map(operator.index, (batch_size, rank, world_size))
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; give at least 1 row.")
         if not 0 <= rank < world_size:
@@ -54,23 +69,37 @@ class MixBatchSampler(Sampler[Addresses]):
             )
         self.sampler = sampler
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self._max_marks, self._ends_at_errors = max_marks, ends_at_errors
         self.step = 0
         """The next step that is not drawn yet."""
         self._marks: OrderedDict[int, Mark] = OrderedDict({0: sampler.mark()})
 
     def __iter__(self) -> Iterator[Addresses]:
         """This rank's (B,) addresses, step by step, until the sampler ends."""
-        num_rows = self.batch_size * self.world_size
         while True:
-            draw = self.sampler.draw(num_rows)
-            if draw.domain.size < num_rows:
-                self.sampler.rewind(self._marks[self.step])
+            try:
+                draw = self._global_batch()
+            except WeightsError:
+                if self._ends_at_errors:
+                    return
+                raise
+            if draw is None:
                 return
             self.step += 1
             self._marks[self.step] = self.sampler.mark()
-            if len(self._marks) > _MAX_MARKS:
+            if len(self._marks) > self._max_marks:
                 self.forget(next(iter(self._marks)) + 1)
             yield self.sampler.addresses(self._own(draw))
+
+    def has_next(self) -> bool:
+        """Whether the sampler has another whole global batch.
+
+        Raises:
+            WeightsError: the next batch asks for an exhausted domain under on_exhausted="raise".
+        """
+        found = self._global_batch() is not None
+        self.sampler.rewind(self._marks[self.step])
+        return found
 
     def set_weights(
         self, weights: WeightsLike, *, at_step: int | None = None, reason: str = ""
@@ -81,7 +110,7 @@ class MixBatchSampler(Sampler[Addresses]):
             WeightsError: weights that are no point on the simplex.
             StepError: at_step is drawn already.
         """
-        at_step = self.step if at_step is None else at_step
+        at_step = self.step if at_step is None else operator.index(at_step)
         num_rows = self.batch_size * self.world_size
         if at_step < self.step:
             raise StepError(
@@ -124,6 +153,15 @@ class MixBatchSampler(Sampler[Addresses]):
         self.sampler.load_state_dict(state["sampler"], adopt_stratum=True)
         self.step = state["step"]
         self._marks = OrderedDict({self.step: self.sampler.mark()})
+
+    def _global_batch(self) -> Draw | None:
+        """The next global batch, or None (and nothing drawn) where no whole one is left."""
+        num_rows = self.batch_size * self.world_size
+        draw = self.sampler.draw(num_rows)
+        if draw.domain.size == num_rows:
+            return draw
+        self.sampler.rewind(self._marks[self.step])
+        return None
 
     def _own(self, draw: Draw) -> Draw:
         """This rank's rows of a global batch."""

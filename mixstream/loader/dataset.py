@@ -25,7 +25,10 @@ IGNORED_LABEL = -100  # what torch.nn.functional.cross_entropy leaves out by def
 
 
 class RowDataset(Dataset[Batch]):
-    """The rows of a corpus as a map-style dataset, by address.
+    """The rows of a corpus as a map-style dataset, by address or by number.
+
+    An address is what a sampler draws, or a pair (domain, row). A number counts the rows of all
+    domains, one domain after the other, so that torch's own samplers work too.
 
     Args:
         corpus: what to read from.
@@ -61,12 +64,12 @@ class RowDataset(Dataset[Batch]):
 
     def __getitem__(self, address: Any) -> Batch:
         """One row: the batch of it alone, without the first axis (cu_seqlens have none)."""
-        batch = self.batch(np.array([tuple(address)], dtype=ADDRESS))
+        batch = self.batch(self._addresses([address]))
         return {name: value if name == "cu_seqlens" else value[0] for name, value in batch.items()}
 
-    def __getitems__(self, addresses: Addresses) -> list[_WholeBatch]:
+    def __getitems__(self, addresses: Any) -> list[_WholeBatch]:
         """A batch of rows, in the form that torch's default collate passes on as it is."""
-        return [_WholeBatch(self.batch(np.asarray(addresses, dtype=ADDRESS)))]
+        return [_WholeBatch(self.batch(self._addresses(addresses)))]
 
     def batch(self, addresses: Addresses) -> Batch:
         """(B,) addresses -> a batch."""
@@ -85,6 +88,22 @@ class RowDataset(Dataset[Batch]):
             if self._cu_seqlens:
                 batch["cu_seqlens"] = torch.from_numpy(_cu_seqlens(starts))
         return batch
+
+    def _addresses(self, indices: Any) -> Addresses:
+        """Addresses as they are; pairs and row numbers as addresses."""
+        found = np.asarray(indices)
+        if found.dtype.names is not None:
+            return found.astype(ADDRESS, copy=False)
+        out = np.empty(len(found), dtype=ADDRESS)
+        if found.ndim == 2:
+            out["domain"], out["row"] = found.T
+            return out
+        ends = np.cumsum(self.corpus.num_rows)
+        for number in found[(found < 0) | (found >= ends[-1])][:1]:
+            raise IndexError(f"no row {number}; the corpus holds {ends[-1]} rows, from 0 on.")
+        out["domain"] = np.searchsorted(ends, found, side="right")
+        out["row"] = found - (ends - self.corpus.num_rows)[out["domain"]]
+        return out
 
 
 class _WholeBatch(dict[str, torch.Tensor]):

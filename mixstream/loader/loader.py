@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypedDict
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from mixstream.arrays import Vector
 from mixstream.corpus.corpus import Corpus
-from mixstream.errors import StateError
+from mixstream.errors import StateError, WeightsError
 from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
 from mixstream.loader.dataset import Batch, RowDataset, passed_on
 from mixstream.loader.ranks import (
@@ -93,6 +94,7 @@ class Loader(DataLoader[Any]):
         multiprocessing_context: str | None = None,
     ) -> None:
         rank, world_size = rank_and_world_size(rank, world_size)
+        batch_size = operator.index(batch_size)
         sampler = MixSampler(
             corpus.layout,
             weights,
@@ -107,7 +109,14 @@ class Loader(DataLoader[Any]):
         )
         super().__init__(
             RowDataset(corpus, labels=labels, position_ids=position_ids, cu_seqlens=cu_seqlens),
-            batch_sampler=MixBatchSampler(sampler, batch_size, rank=rank, world_size=world_size),
+            batch_sampler=MixBatchSampler(
+                sampler,
+                batch_size,
+                rank=rank,
+                world_size=world_size,
+                max_marks=2 + num_workers * (prefetch_factor or 2),
+                ends_at_errors=True,
+            ),
             num_workers=num_workers,
             prefetch_factor=prefetch_factor,
             pin_memory=pin_memory,
@@ -153,12 +162,24 @@ class Loader(DataLoader[Any]):
         self.batches.rewind(self._step)
         return self._delivered(super().__iter__(), self._iterator_number)
 
+    def __len__(self) -> int:
+        """A Loader has no length.
+
+        Raises:
+            TypeError: always; `list` and trainers that ask take it for "unknown".
+        """
+        raise TypeError(
+            "a Loader has no length: it goes on for ever, or until its domains are exhausted. "
+            "Give the trainer a number of steps (max_steps)."
+        )
+
     def set_weights(
         self, weights: WeightsLike, *, at_step: int | None = None, reason: str = ""
     ) -> WeightChange:
         """Changes the weights from the next undrawn step on, or from a later one.
 
-        Under torch.distributed every rank calls this; rank 0's weights and step are taken.
+        Under torch.distributed every process calls this; rank 0's weights, step and reason are
+        taken.
 
         Args:
             weights: by name or (K,), an array or a tensor.
@@ -174,9 +195,11 @@ class Loader(DataLoader[Any]):
             StateError: the ranks are not at the same place of the same run.
         """
         if is_distributed():
-            mine = weights
+            mine = (weights, at_step, reason)
             check_same_place(self.batches.step, self.fingerprint)
-            weights, at_step = of_rank_0(lambda: self.batches.sampler.checked(mine), at_step)
+            weights, at_step, reason = of_rank_0(
+                lambda: (self.batches.sampler.checked(mine[0]), *mine[1:])
+            )
         change = self.batches.set_weights(weights, at_step=at_step, reason=reason)
         return replace(change, num_batches_in_flight=self.batches.step - self._step)
 
@@ -193,7 +216,17 @@ class Loader(DataLoader[Any]):
 
         Returns:
             A batch as from the loop, num_rows in place of B.
+
+        Raises:
+            WeightsError: the domain does not exist, or has no rows.
         """
+        if isinstance(domain, str) and domain not in self.domains:
+            raise WeightsError(
+                f"unknown domain {domain!r} in a probe; the corpus holds "
+                f"{', '.join(self.domains[:10])}."
+            )
+        if num_rows < 0 or draw < 0:
+            raise ValueError(f"num_rows is {num_rows} and draw is {draw}; give at least 0.")
         index = self.domains.index(domain) if isinstance(domain, str) else domain
         place = self.batches.state_dict(self._step)["sampler"]["row"]
         addresses = self.batches.sampler.probe(
@@ -246,7 +279,11 @@ class Loader(DataLoader[Any]):
                 )
             batch = next(iterator, None)
             if batch is None:
-                return
+                # weights that were changed since the last draw may have set it going again
+                if not self.batches.has_next():
+                    return
+                iterator = super().__iter__()
+                continue
             self._step += 1
             self.batches.forget(self._step)
             yield batch

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from mixstream.arrays import Vector
 from mixstream.errors import StateError, WeightsError
 
 __all__ = ["check_same_place", "is_distributed", "of_rank_0", "rank_and_world_size"]
+
+
+Decision = TypeVar("Decision")
 
 
 def is_distributed() -> bool:
@@ -26,30 +29,34 @@ def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, 
             f"from torch.distributed)."
         )
     if rank is not None and world_size is not None:
-        return rank, world_size
+        return operator.index(rank), operator.index(world_size)
     if is_distributed():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
-def of_rank_0(checked: Callable[[], Vector], at_step: int | None) -> tuple[Vector, int | None]:
-    """Rank 0's weights and step on every rank; its error, too. Collective.
+def of_rank_0(decided: Callable[[], Decision]) -> Decision:
+    """What rank 0 decides, on every rank. Collective.
 
     Args:
-        checked: gives the weights of this rank or raises WeightsError; called on rank 0 alone.
-        at_step: of this rank.
+        decided: called on rank 0 alone. What it raises there is raised there; the other ranks
+            raise WeightsError with the same text, so that none of them waits for ever.
     """
-    message: list[Any] = [None]
+    message: list[Any] = ["rank 0 was stopped while it took the weights."]
     if dist.get_rank() == 0:
         try:
-            message = [(checked(), at_step)]
-        except WeightsError as error:
+            message = [(decided(),)]
+        except Exception as error:
             message = [str(error)]
-    dist.broadcast_object_list(message)
+            raise
+        finally:
+            dist.broadcast_object_list(message)
+    else:
+        dist.broadcast_object_list(message)
     if isinstance(message[0], str):
         raise WeightsError(message[0])
-    agreed: tuple[Vector, int | None] = message[0]
-    return agreed
+    decision: Decision = message[0][0]
+    return decision
 
 
 def check_same_place(step: int, fingerprint: str) -> None:

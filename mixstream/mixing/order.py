@@ -1,9 +1,10 @@
 """The n-th draw of a domain on a canonical node -> a row of that domain.
 
 A *group* is one domain on one canonical node: g = node * K + domain. Its rows are a slice of the
-domain. One epoch of a group visits each of them once: the epoch's shard order is a keyed
-permutation, consecutive shards form shuffle blocks, and inside a block the row is a keyed
-permutation of the position, computed and never stored.
+domain. (A domain of fewer rows than nodes cannot be sliced: all nodes draw it as node 0's group.)
+One epoch of a group visits each of its rows once: the epoch's shard order is a keyed permutation,
+consecutive shards form shuffle blocks, and inside a block the row is a keyed permutation of the
+position, computed and never stored.
 """
 
 from __future__ import annotations
@@ -56,8 +57,10 @@ class RowOrder:
         shards = [np.asarray(rows, dtype=np.int64) for rows in layout.values()]
         shards = [rows[rows > 0] for rows in shards]
         self._num_domains = len(shards)
-        self._domain_start = _starts(np.array([rows.sum() for rows in shards], dtype=np.int64))
+        domain_rows = np.array([rows.sum() for rows in shards], dtype=np.int64)
+        self._domain_start = _starts(domain_rows)
         self.slices = domain_slices(shards, num_canonical_nodes)
+        self._is_shared = domain_rows < num_canonical_nodes
         self._shuffle = shuffle
         self._first_row = self.slices.first_row.ravel()
         self._num_rows = self.slices.num_rows.ravel()
@@ -74,18 +77,24 @@ class RowOrder:
         self._table_of = np.full(self._num_rows.size, -1, dtype=np.int64)
         self._table_of[blocked] = np.arange(blocked.size)
 
+    def groups(self, domain: Counts, node: Counts) -> Counts:
+        """The group that each draw belongs to: (n,) domains and nodes -> (n,) int64."""
+        if self._is_shared.any():
+            node = np.where(self._is_shared[domain], 0, node)
+        return node * self._num_domains + domain
+
     def rows(self, domain: Counts, node: Counts, ordinal: Counts) -> Counts:
         """The rows of some draws.
 
         Args:
             domain: (n,) int64.
             node: (n,) int64, canonical node.
-            ordinal: (n,) int64, how often the node drew the domain before.
+            ordinal: (n,) int64, how often the group was drawn before.
 
         Returns:
             (n,) int64, row within the domain, in shard order.
         """
-        group = node * self._num_domains + domain
+        group = self.groups(domain, node)
         size = self._num_rows[group]
         epoch = ordinal // size
         row = ordinal - epoch * size

@@ -6,19 +6,20 @@ rows came before; on nothing else.
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from mixstream.arrays import ADDRESS, Addresses, Counts, Vector
-from mixstream.errors import StateError, StepError, WeightsError
+from mixstream.errors import StepError, WeightsError
 from mixstream.mixing.alias import DomainTable, domain_table, table_domains
+from mixstream.mixing.changes import WeightLog
+from mixstream.mixing.draw import NO_ROWS, Draw, ordinals
 from mixstream.mixing.exhaustion import EpochLimits
 from mixstream.mixing.order import RowOrder
 from mixstream.mixing.settings import (
@@ -28,53 +29,13 @@ from mixstream.mixing.settings import (
     checked_layout,
     epoch_caps,
 )
+from mixstream.mixing.state import STATE_VERSION, Mark, SamplerState, checked_settings
 from mixstream.mixing.weights import WeightChange, WeightsLike, natural_weights, simplex_point
 from mixstream.rng import name_key, permuted, stream_key
 
 __all__ = ["Draw", "Mark", "MixSampler", "SamplerState"]
 
 _PROBE_STREAM = 0x50726F  # keys of the probes, apart from every other use of the seed
-_STATE_VERSION = 1
-
-
-class PlannedChange(TypedDict):
-    """A change that is decided and not reached."""
-
-    at_row: int
-    weights: list[float]
-    reason: str
-
-
-class SamplerState(TypedDict):
-    """A place in the run, as JSON holds it."""
-
-    version: int
-    settings: dict[str, Any]
-    layout: str
-    row: int
-    weights: dict[str, float]
-    counts: list[list[int]]
-    changes: list[PlannedChange]
-
-
-class Draw(NamedTuple):
-    """Rows of the run before they have addresses; every array is (n,) int64."""
-
-    domain: Counts
-    """Index into the domains."""
-    node: Counts
-    """Canonical node."""
-    ordinal: Counts
-    """How often the node drew the domain before."""
-
-
-class Mark(NamedTuple):
-    """A place in the run that a sampler can go back to."""
-
-    row: int
-    """The next row of the run."""
-    counts: Counts
-    """(C, K) int64, how often each node has drawn each domain."""
 
 
 class MixSampler:
@@ -124,21 +85,21 @@ class MixSampler:
                 f"give max_epochs, or leave it out."
             )
         self.settings = OrderSettings(
-            seed=seed,
-            num_canonical_nodes=num_canonical_nodes,
+            seed=operator.index(seed),
+            num_canonical_nodes=operator.index(num_canonical_nodes),
             sampling=sampling,
-            stratum=stratum,
+            stratum=None if stratum is None else operator.index(stratum),
             shuffle=shuffle,
-            shuffle_block_rows=shuffle_block_rows,
+            shuffle_block_rows=operator.index(shuffle_block_rows),
             max_epochs=epoch_caps(max_epochs, self.domains),
             on_exhausted=on_exhausted or "redistribute",
         )
         self._order = RowOrder(
             layout,
-            seed=seed,
-            num_canonical_nodes=num_canonical_nodes,
+            seed=self.settings.seed,
+            num_canonical_nodes=self.settings.num_canonical_nodes,
             shuffle=shuffle,
-            shuffle_block_rows=shuffle_block_rows,
+            shuffle_block_rows=self.settings.shuffle_block_rows,
         )
         self._limits = (
             EpochLimits(
@@ -152,8 +113,8 @@ class MixSampler:
         )
         first = natural_weights(self.num_rows) if weights is None else self.checked(weights)
         self._row = 0
-        self._counts = np.zeros((num_canonical_nodes, len(self.domains)), dtype=np.int64)
-        self._changes = [WeightChange(at_row=0, weights=first)]
+        self._counts = np.zeros_like(self._order.slices.num_rows)
+        self._log = WeightLog(0, first)
         self._table: DomainTable | None = None
         self._masked = np.zeros(len(self.domains), dtype=bool)
 
@@ -165,12 +126,12 @@ class MixSampler:
     @property
     def weights(self) -> Vector:
         """(K,) float64, the weights of the next row, before exhausted domains are left out."""
-        return self._weights_at(self._row).copy()
+        return self._log.at(self._row).copy()
 
     @property
     def planned(self) -> tuple[WeightChange, ...]:
         """The changes that are decided and not reached by the next row."""
-        return tuple(change for change in self._changes if change.at_row > self._row)
+        return self._log.planned(self._row)
 
     @property
     def counts(self) -> Counts:
@@ -207,8 +168,8 @@ class MixSampler:
 
     def draw(self, num_rows: int) -> Draw:
         """Like `take`, without the addresses, which a rank needs for its own rows alone."""
-        start, end = self.mark(), self._row + num_rows
-        parts = [_NO_ROWS]
+        start, end = self.mark(), self._row + operator.index(num_rows)
+        parts = [NO_ROWS]
         try:
             while self._row < end:
                 parts.append(self._drawn_by_one_table(end))
@@ -217,11 +178,9 @@ class MixSampler:
         except WeightsError:
             self.rewind(start)
             raise
-        return (
-            parts[1]
-            if len(parts) == 2
-            else Draw(*(np.concatenate(c) for c in zip(*parts, strict=True)))
-        )
+        if len(parts) == 2:
+            return parts[1]
+        return Draw(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def addresses(self, draw: Draw) -> Addresses:
         """The addresses of drawn rows, (n,) structured as in `take`."""
@@ -269,7 +228,8 @@ class MixSampler:
             WeightsError: not a point on the simplex, or no domain of positive weight has rows left.
             StepError: at_row is drawn already.
         """
-        if at_row is not None and at_row < self._row:
+        at_row = self._row if at_row is None else operator.index(at_row)
+        if at_row < self._row:
             raise StepError(
                 f"weights for row {at_row} come too late: the rows before {self._row} are drawn. "
                 f"Plan them for row {self._row} or later."
@@ -280,24 +240,39 @@ class MixSampler:
                 f"every domain of positive weight has reached its max_epochs: "
                 f"{', '.join(np.array(self.domains)[point > 0][:10])}. Give weight to another."
             )
-        change = WeightChange(
-            at_row=self._row if at_row is None else at_row, weights=point, reason=reason
-        )
-        bisect.insort_right(self._changes, change, key=lambda other: other.at_row)
+        change = WeightChange(at_row=at_row, weights=point, reason=reason)
+        self._log.add(change)
         self._table = None
-        return change
+        return replace(change, weights=point.copy())  # the caller's own, to change as it likes
+
+    def checked(self, weights: WeightsLike) -> Vector:
+        """The weights as `set_weights` would take them: (K,) float64, sum 1.
+
+        Raises:
+            WeightsError: weights that are no point on the simplex.
+        """
+        return simplex_point(weights, self.domains, self.num_rows, source="weights")
 
     def mark(self) -> Mark:
         """The present place, to `rewind` to; O(K C)."""
         return Mark(self._row, self._counts.copy())
 
     def rewind(self, mark: Mark) -> None:
-        """Goes back to a place: the same rows follow, but for changes decided since."""
+        """Goes back to a place: the same rows follow, but for changes decided since.
+
+        Raises:
+            StepError: the place is forgotten, or from before the state that was loaded.
+        """
+        if mark.row < self._log.first_row:
+            raise StepError(
+                f"row {mark.row} cannot be gone back to: the weights are known from row "
+                f"{self._log.first_row} on. Load a state from before it."
+            )
         self._row, self._counts, self._table = mark.row, mark.counts.copy(), None
 
     def forget(self, mark: Mark) -> None:
         """Drops the changes that no place from `mark` on needs."""
-        del self._changes[: self._change_after(mark.row) - 1]
+        self._log.forget(mark.row)
 
     def state_dict(self, mark: Mark | None = None) -> SamplerState:
         """The state at the next undrawn row, or at a mark: JSON-able, O(K C).
@@ -306,21 +281,13 @@ class MixSampler:
         """
         mark = mark or self.mark()
         return {
-            "version": _STATE_VERSION,
+            "version": STATE_VERSION,
             "settings": asdict(self.settings),
             "layout": self._layout_digest,
             "row": mark.row,
-            "weights": dict(zip(self.domains, self._weights_at(mark.row).tolist(), strict=True)),
+            "weights": dict(zip(self.domains, self._log.at(mark.row).tolist(), strict=True)),
             "counts": mark.counts.tolist(),
-            "changes": [
-                {
-                    "at_row": change.at_row,
-                    "weights": change.weights.tolist(),
-                    "reason": change.reason,
-                }
-                for change in self._changes
-                if change.at_row > mark.row
-            ],
+            "changes": self._log.state(mark.row),
         }
 
     def load_state_dict(self, state: SamplerState, *, adopt_stratum: bool = False) -> None:
@@ -333,52 +300,32 @@ class MixSampler:
         Raises:
             StateError: the state is of another version, layout or setting; both values are named.
         """
-        self._check_state(state, adopt_stratum)
-        if adopt_stratum:
-            self.settings = replace(self.settings, stratum=state["settings"]["stratum"])
+        self.settings = checked_settings(
+            state,
+            self.settings,
+            layout=self._layout_digest,
+            domains=self.domains,
+            adopt_stratum=adopt_stratum,
+        )
         self._row, self._table = state["row"], None
         self._counts = np.array(state["counts"], dtype=np.int64).reshape(self._counts.shape)
         weights = np.array([state["weights"][name] for name in self.domains])
-        self._changes = [WeightChange(at_row=self._row, weights=weights)]
-        self._changes += [
-            WeightChange(
-                at_row=change["at_row"],
-                weights=np.array(change["weights"]),
-                reason=change["reason"],
-            )
-            for change in state["changes"]
-        ]
-
-    def _check_state(self, state: SamplerState, adopt_stratum: bool) -> None:
-        """Refuses what does not fit, naming both values."""
-        if state.get("version") != _STATE_VERSION:
-            raise StateError(
-                f"the state has version {state.get('version')!r}, this mixstream reads version "
-                f"{_STATE_VERSION}; load it with the mixstream that saved it."
-            )
-        if state["layout"] != self._layout_digest:
-            raise StateError(
-                f"the state was saved on a corpus of layout {state['layout']} with domains "
-                f"{', '.join(list(state['weights'])[:10])}; this one has layout "
-                f"{self._layout_digest} with domains {', '.join(self.domains[:10])}."
-            )
-        ignored = {"stratum"} if adopt_stratum else set()
-        self.settings.check_state(state["settings"], ignored)
+        self._log = WeightLog.of_state(self._row, weights, state["changes"])
 
     def _drawn_by_one_table(self, end: int) -> Draw:
         """The next rows up to `end`, a change of the weights, or the end of a domain."""
         if self._table is None:
             self._table = self._made_table()
         if self._table is None:
-            return _NO_ROWS
-        change_rows = [change.at_row for change in self._changes[self._change_after(self._row) :]]
-        rows = np.arange(self._row, min([end, *change_rows[:1]]))
+            return NO_ROWS
+        change_row = self._log.next_row(self._row)
+        rows = np.arange(self._row, end if change_row is None else min(end, change_row))
         settings = self.settings
         domain = table_domains(self._table, rows, seed=settings.seed, stratum=settings.stratum)
         node = rows % settings.num_canonical_nodes
-        group = node * len(self.domains) + domain
+        group = self._order.groups(domain, node)
         counts = self._counts.ravel()
-        ordinal, groups, sizes = _ordinals(group, counts)
+        ordinal, groups, sizes = ordinals(group, counts)
         if self._limits is not None:
             allowed = self._limits.num_allowed(self._row, group, ordinal)
             if allowed < rows.size:
@@ -386,7 +333,7 @@ class MixSampler:
                 groups, sizes = np.unique(group[:allowed], return_counts=True)
         counts[groups] += sizes
         self._row += domain.size
-        if self._row in change_rows[:1] or self._has_ended_domain():
+        if self._row == change_row or self._has_ended_domain():
             self._table = None
         return Draw(domain, node, ordinal)
 
@@ -398,7 +345,7 @@ class MixSampler:
 
     def _made_table(self) -> DomainTable | None:
         """The table of the next row; None where no domain of positive weight is left."""
-        weights = self._weights_at(self._row)
+        weights = self._log.at(self._row)
         if self._limits is not None:
             self._masked = self._limits.masked(self._counts)
             weights = np.where(self._masked, 0.0, weights)
@@ -406,38 +353,3 @@ class MixSampler:
                 return None
             weights = weights / math.fsum(weights.tolist())
         return domain_table(weights, self.settings.stratum)
-
-    def checked(self, weights: WeightsLike) -> Vector:
-        """The weights as `set_weights` would take them: (K,) float64, sum 1.
-
-        Raises:
-            WeightsError: weights that are no point on the simplex.
-        """
-        return simplex_point(weights, self.domains, self.num_rows, source="weights")
-
-    def _change_after(self, row: int) -> int:
-        """Index of the first change after a row."""
-        return bisect.bisect_right(self._changes, row, key=lambda change: change.at_row)
-
-    def _weights_at(self, row: int) -> Vector:
-        return self._changes[self._change_after(row) - 1].weights
-
-
-_NO_ROWS = Draw(*(np.empty(0, dtype=np.int64) for _ in range(3)))
-
-
-def _ordinals(group: Counts, counts: Counts) -> tuple[Counts, Counts, Counts]:
-    """How often each row's group came before; the groups that came, and how often.
-
-    For groups [5, 2, 5] with nothing drawn before, it is [0, 0, 1], [2, 5] and [1, 2].
-    """
-    # numpy sorts 16-bit integers by radix: 5 times as fast as 64-bit ones at 4,096 rows
-    key = group.astype(np.uint16) if counts.size <= 1 << 16 else group
-    order = np.argsort(key, kind="stable")
-    ordered = group[order]
-    first = np.flatnonzero(np.diff(ordered, prepend=-1))
-    size = np.diff(np.append(first, group.size))
-    groups = ordered[first]
-    ordinal = np.empty_like(group)
-    ordinal[order] = np.arange(group.size) - np.repeat(first - counts[groups], size)
-    return ordinal, groups, size

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence, Set
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -59,10 +60,10 @@ class OrderSettings:
         if self.stratum is not None and not 1 <= self.stratum < 2**31:
             raise ValueError(f"stratum is {self.stratum}; give 1 to 2**31 - 1 rows.")
 
-    def check_state(self, state: Mapping[str, object], ignored: Set[str] = frozenset()) -> None:
+    def check_state(self, state: Mapping[str, object]) -> None:
         """Refuses the settings of a state that are not these, naming both values."""
         for name, value in asdict(self).items():
-            if name not in ignored and state.get(name) != value:
+            if state.get(name) != value:
                 raise StateError(
                     f"the state was saved with {name}={state.get(name)!r}, this run has "
                     f"{name}={value!r}; give the same {name} to go on."
@@ -110,8 +111,9 @@ def epoch_caps(
     if max_epochs is None:
         return None
     caps = max_epochs if isinstance(max_epochs, Mapping) else dict.fromkeys(domains, max_epochs)
+    known = set(domains)
     for name, cap in caps.items():
-        if name not in set(domains):
+        if name not in known:
             raise WeightsError(
                 f"unknown domain {name!r} in max_epochs; the layout holds "
                 f"{', '.join(domains[:10])}."
@@ -121,4 +123,4 @@ def epoch_caps(
                 f"max_epochs of domain {name!r} is {cap}; give at least 1 (weight 0 leaves a "
                 f"domain out)."
             )
-    return dict(caps)
+    return {name: operator.index(cap) for name, cap in caps.items()}

@@ -79,20 +79,21 @@ def simplex_point(
             f"holds no rows; give it weight 0."
         )
     # a power of two near the largest first, so that neither the sum nor the shares overflow
-    scale = 2.0 ** -math.frexp(values.max(initial=0.0))[1]
-    total = math.fsum((values * scale).tolist())
+    values = np.ldexp(values, -math.frexp(values.max(initial=0.0))[1])
+    total = math.fsum(values.tolist())
     if total <= 0:
         raise WeightsError(
             f"all weights in {source} are 0; give a positive one to at least one of "
             f"{_names(domains)}."
         )
-    return np.asarray(values * scale / total, dtype=np.float64)
+    return np.asarray(values / total, dtype=np.float64)
 
 
 def _in_order(weights: WeightsLike, domains: Sequence[str], source: str) -> Vector:
     """The raw numbers as (K,) float64 in manifest order."""
     if isinstance(weights, Mapping):
-        unknown = [name for name in weights if name not in set(domains)]
+        known = set(domains)
+        unknown = [name for name in weights if name not in known]
         if unknown:
             raise WeightsError(
                 f"unknown domain {unknown[0]!r} in {source}; the corpus holds {_names(domains)}. "

@@ -82,8 +82,19 @@ def test_masses_are_the_weights_to_a_unit_and_sum_to_exactly_k_units(weights):
 @pytest.mark.parametrize("k", [1, 2, 3, 22, 1000, 4096])
 @pytest.mark.parametrize(
     "kind",
-    "equal one_hot one_hot_last tiny_next_to_one denormal dirichlet sparse geometric zipf "
-    "half_zero nearly_equal".split(),
+    [
+        "equal",
+        "one_hot",
+        "one_hot_last",
+        "tiny_next_to_one",
+        "denormal",
+        "dirichlet",
+        "sparse",
+        "geometric",
+        "zipf",
+        "half_zero",
+        "nearly_equal",
+    ],
 )
 def test_masses_are_exact_for_adversarial_weights(k, kind):
     rng = np.random.default_rng(k)

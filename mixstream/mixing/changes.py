@@ -1,0 +1,90 @@
+"""Weight changes in the order of their rows -> the weights in force at any row."""
+
+from __future__ import annotations
+
+import bisect
+from typing import TypedDict
+
+import numpy as np
+
+from mixstream.arrays import Vector
+from mixstream.mixing.weights import WeightChange
+
+__all__ = ["PlannedChange", "WeightLog"]
+
+
+class PlannedChange(TypedDict):
+    """A change that is decided and not reached, as JSON holds it."""
+
+    at_row: int
+    weights: list[float]
+    reason: str
+
+
+class WeightLog:
+    """The changes that are decided, from the first weights on.
+
+    Args:
+        row: where the first weights hold from.
+        weights: (K,) float64, sum 1.
+    """
+
+    def __init__(self, row: int, weights: Vector) -> None:
+        self._changes = [WeightChange(at_row=row, weights=weights)]
+
+    def add(self, change: WeightChange) -> None:
+        """Takes a change; it replaces one for the same row."""
+        index = self._after(change.at_row)
+        replaces = index > 0 and self._changes[index - 1].at_row == change.at_row
+        self._changes[index - replaces : index] = [change]
+
+    @property
+    def first_row(self) -> int:
+        """The first row whose weights are known."""
+        return self._changes[0].at_row
+
+    def at(self, row: int) -> Vector:
+        """(K,) float64, the weights of a row."""
+        return self._changes[self._after(row) - 1].weights
+
+    def next_row(self, row: int) -> int | None:
+        """The first row after `row` at which the weights change; None if they do not."""
+        upcoming = self._after(row)
+        return self._changes[upcoming].at_row if upcoming < len(self._changes) else None
+
+    def planned(self, row: int) -> tuple[WeightChange, ...]:
+        """The changes after a row."""
+        return tuple(self._changes[self._after(row) :])
+
+    def forget(self, row: int) -> None:
+        """Drops what no row from `row` on needs."""
+        del self._changes[: max(self._after(row) - 1, 0)]
+
+    def state(self, row: int) -> list[PlannedChange]:
+        """The changes after a row, as JSON holds them."""
+        return [
+            {"at_row": change.at_row, "weights": change.weights.tolist(), "reason": change.reason}
+            for change in self.planned(row)
+        ]
+
+    @classmethod
+    def of_state(cls, row: int, weights: Vector, changes: list[PlannedChange]) -> WeightLog:
+        """The log with these weights at a row and these changes after it."""
+        log = cls(row, weights)
+        for change in changes:
+            log.add(
+                WeightChange(
+                    at_row=change["at_row"],
+                    weights=np.array(change["weights"]),
+                    reason=change["reason"],
+                )
+            )
+        return log
+
+    def _after(self, row: int) -> int:
+        """Index of the first change after a row."""
+        return bisect.bisect_right(self._changes, row, key=_at_row)
+
+
+def _at_row(change: WeightChange) -> int:
+    return change.at_row
