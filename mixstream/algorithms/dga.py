@@ -78,7 +78,7 @@ class DGA:
     is kept in logarithms.
     NaN or infinity: WeightsError, and weights and average stay. Measure the gradients with AMP
     unscaled.
-    K = 1: weights [1.0]. K = 10,000: 0.3 ms an update; measuring is what needs the basis.
+    K = 1: weights [1.0]. K = 10,000: under 0.1 ms an update; measuring is what needs the basis.
 
     No public code exists and the paper's text could not be opened here: its values of eta, beta
     and T_r are not known to us, so all three are required. As our own starting point: beta 0.1,

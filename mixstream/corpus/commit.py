@@ -73,6 +73,8 @@ def move_into_place(out: Path, work: Path) -> None:
                         f"neither {work / source} nor {out / target} exists: somebody else removed "
                         f"it. Delete {out} and convert again."
                     ) from error
+            except OSError as error:
+                raise ShardError(f"cannot write {out / target}: {error.strerror}") from error
             folders.add((out / target).parent)
         for folder in folders:
             sync_folder(folder)

@@ -31,11 +31,12 @@ from mixstream.corpus.recipe import (
     DEFAULT_UNIT_BYTES,
     Recipe,
     RowSettings,
+    check_size,
     domain_files,
 )
 from mixstream.corpus.tokenizers import Tokenizer, open_tokenizer
 from mixstream.corpus.unit import Unit, UnitReport, planned_units, read_unit_report, run_unit
-from mixstream.errors import RecipeError
+from mixstream.errors import RecipeError, ShardError
 
 __all__ = ["ConversionReport", "Progress", "convert"]
 
@@ -118,6 +119,7 @@ def convert(
         ShardError: the output cannot be written.
     """
     out = Path(out)
+    check_size("workers", workers)
     recipe = Recipe(
         rows=RowSettings(
             tokenizer=open_tokenizer(tokenizer, end_of_text=end_of_text),
@@ -133,6 +135,7 @@ def convert(
         unit_bytes=unit_bytes,
     )
     if _is_finished(out, recipe):
+        shutil.rmtree(out / _WORK, ignore_errors=True)  # left by a kill in the very last step
         return ConversionReport(path=out, domains=read_manifest(out).domains, examples={})
     with _own_work(out, recipe) as work:
         examples: dict[str, dict[str, list[str]]] = {}
@@ -142,7 +145,7 @@ def convert(
             examples = {name: _first_examples(finished[name]) for name in finished}
             plan_moves(recipe, finished, work)
         move_into_place(out, work)
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
     _is_finished(out, recipe)  # a commit that was under way may be that of other inputs: refused
     return ConversionReport(path=out, domains=read_manifest(out).domains, examples=examples)
 
@@ -173,7 +176,10 @@ def _own_work(out: Path, recipe: Recipe) -> Iterator[Path]:
             f"{out} holds {', '.join(sorted(strangers)[:3]) or 'a file'}, which is no unfinished "
             f"work of mixstream convert; name a new or empty folder."
         )
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ShardError(f"cannot write {work}: {error.strerror}") from error
     lock = FileLock(work / "lock", timeout=0)
     try:
         lock.acquire()
@@ -193,12 +199,17 @@ def _own_work(out: Path, recipe: Recipe) -> Iterator[Path]:
         lock.release()
 
 
-def _refuse_other(asked: Mapping[str, Json], found: Mapping[str, Json], place: str) -> None:
+def _refuse_other(
+    asked: Mapping[str, Json], found: Mapping[str, Json], place: str, of: str = ""
+) -> None:
     """Raises RecipeError where two recipes differ, naming the first setting that does."""
     for key in sorted({*asked, *found}):
-        if asked.get(key) != found.get(key):
+        now, then = asked.get(key), found.get(key)
+        if isinstance(now, Mapping) and isinstance(then, Mapping):
+            _refuse_other(now, then, place, f"{of}{key}.")
+        elif now != then:
             raise RecipeError(
-                f"{place} was made with {key}={found.get(key)!r}, now {key}={asked.get(key)!r} is "
+                f"{place} was made with {of}{key}={then!r}, now {of}{key}={now!r} is "
                 f"asked for; give the same again, name another folder, or delete this one."
             )
 

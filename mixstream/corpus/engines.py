@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from mixstream.errors import RecipeError
@@ -30,26 +34,44 @@ def run_all(
             so a script that calls this stands behind `if __name__ == "__main__":`.
 
     Raises:
-        RecipeError: a worker process died. What `run` raises comes through; tasks not started are
-            dropped then, those that run are waited for.
+        RecipeError: a worker process died, or `run` cannot be sent to one. What `run` raises comes
+            through; tasks not started are dropped then, those that run are waited for.
     """
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
             yield task, run(task)
         return
+    try:
+        pickle.dumps(run)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"the work cannot be sent to worker processes ({error}); define the tokenizer's class "
+            f"in a file that can be imported, without open files or locks in it, or take workers=1."
+        ) from error
+    context = get_context("spawn")
+    alive, parent_end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=get_context("spawn"), initializer=_die_with_parent
+        min(workers, len(tasks)),
+        mp_context=context,
+        initializer=_end_with_parent,
+        initargs=(alive,),
     )
     try:
-        tasks_of = {pool.submit(run, task): task for task in tasks}
+        with _stop_by_hand_ignored():  # and so in the processes that start here
+            tasks_of = {pool.submit(run, task): task for task in tasks}
         yield from _as_they_end(tasks_of)
     except BrokenProcessPool as error:
         raise RecipeError(
             f"one of {workers} worker processes died, perhaps killed for want of memory. What is "
             f"finished is kept: run the same again, with fewer workers or a smaller unit_bytes."
         ) from error
+    except (KeyboardInterrupt, GeneratorExit):
+        parent_end.close()  # ends the workers: a task may take minutes, and is done again whole
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        parent_end.close()
+        alive.close()
 
 
 def _as_they_end(tasks_of: dict[Future[Result], Task]) -> Iterator[tuple[Task, Result]]:
@@ -60,13 +82,32 @@ def _as_they_end(tasks_of: dict[Future[Result], Task]) -> Iterator[tuple[Task, R
             yield tasks_of[future], future.result()
 
 
-def _die_with_parent() -> None:
-    """Ends this worker when its parent is killed: a pool's own workers would wait for ever."""
-    parent = parent_process()
-    assert parent is not None, "a worker without a parent"
+@contextmanager
+def _stop_by_hand_ignored() -> Iterator[None]:
+    """Ctrl-C comes to all processes of a terminal; it is the parent's to act on, and to tell.
+
+    It would end a worker in the middle of taking a task, after which its pool waits for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only a main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+def _end_with_parent(alive: Connection) -> None:
+    """Ends this worker when the parent closes its end of a pipe, or is killed, which closes it too.
+
+    A pool's own workers would wait for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        parent.join()
+        with suppress(EOFError, OSError):
+            alive.recv()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

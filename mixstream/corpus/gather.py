@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,14 @@ class RowPool:
     """The rows of all shards of a corpus, any of them by (domain, row).
 
     A position is the number of a row among all rows of all shards, domain by domain. One
-    searchsorted over the shards' first positions finds its shard, and two tables over the shards
-    make a byte of memory of it. A window is an array over memory itself whose element i is the row
-    that starts at its byte i, so one index by B bytes gathers B rows of any shards, wherever their
-    rows start: 13 us for 32 rows of 4 kB, where a slice assignment for each takes 26.
+    searchsorted over the shards' first positions finds its shard, and a table over the shards makes
+    a place in memory of it. A window is an array over memory itself, of all rows that could start
+    at its places, so one take of B places gathers B rows of any shards.
+
+    Places lie `pitch` bytes apart. That is the length of a row while the rows of all maps lie on
+    one grid, as those of converted shards do up to 4 kB a row (maps start at a page, and their rows
+    at a page of the file): then the window is an ordinary (n, S) array. Where they do not, it is 1,
+    and the window's rows overlap, which costs 2 us a batch more (benchmarks/gather.py).
 
     The shard of every position is checked to be mapped, and of the domain that was asked for,
     before the window is touched. Maps are kept until there are `max_maps` of them; then the least
@@ -74,27 +79,31 @@ class RowPool:
         self._dtypes = tuple(dict.fromkeys(domain.dtype for domain in self._domains))
         kinds = [self._dtypes.index(domain.dtype) for domain in self._domains]
         self._kind = np.array(kinds, np.int64)
-        self._forget()
+        self.forget()
+        _pools.add(self)
 
-    def _forget(self) -> None:
-        """Start without maps.
+    def forget(self) -> None:
+        """Start without maps; for a pool that nobody uses now.
 
         The tables have one place more at either end, for positions before the first shard and
         after the last: searchsorted gives 0 and n + 1 for those.
         """
         places = len(self._starts) + 1
-        self._lock = threading.RLock()
-        self._process = os.getpid()
+        self._lock = threading.Lock()
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self._mapped_domain = np.full(places, NOT_MAPPED, np.int32)
         self._stride = np.zeros(places, np.int64)
         self._base = np.zeros(places, np.int64)
         self._last_use = np.zeros(places, np.int64) if places > self._max_maps else None
         self._clock = 0
+        self._pitch = self._seq_len * self._dtype.itemsize if len(self._dtypes) == 1 else 1
         self._origin = self._reach = 0
-        self._bytes = np.empty(0, np.uint8)
-        self._windows = [
-            np.empty(0, f"V{self._seq_len * dtype.itemsize}") for dtype in self._dtypes
+        self._first_bytes = np.empty(0, np.uint8)
+        self._windows: list[NDArray[Any]] = [
+            np.empty((0, self._seq_len), self._dtype)
+            if self._pitch > 1
+            else np.empty(0, f"V{self._seq_len * dtype.itemsize}")
+            for dtype in self._dtypes
         ]
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -120,7 +129,6 @@ class RowPool:
         """One row, read-only: a view of its shard if it is aligned there and of our dtype."""
         if not (0 <= domain < len(self._domains) and 0 <= row < self._num_rows[domain]):
             raise self._no_such_row(domain, row)
-        self._forget_if_forked()
         position = int(self._first_row[domain]) + row
         place = int(self._starts.searchsorted(position, "right"))
         with self._lock:
@@ -139,10 +147,11 @@ class RowPool:
         """The (B, S) rows of B addresses, in a new block or in `out`."""
         if addresses.dtype != ADDRESS:
             addresses = addresses.astype(ADDRESS)
-        if len(self._dtypes) == 1:
-            block = self._gather(addresses, 0)
-        else:
-            block = self._gather_kinds(addresses)
+        with self._lock:
+            if len(self._dtypes) == 1:
+                block = self._gather(addresses, 0)
+            else:
+                block = self._gather_kinds(addresses)
         if out is None:
             return block
         np.copyto(out, block, casting="safe")
@@ -159,35 +168,37 @@ class RowPool:
         return block
 
     def _gather(self, addresses: Addresses, kind: int) -> Rows:
-        self._forget_if_forked()
-        with self._lock:
-            domain = addresses["domain"]
-            # Python's own -1 is the last domain here; the comparison below refuses it.
-            try:
-                position = self._first_row.take(domain)
-            except IndexError:
-                self._check_bounds(addresses)
-                raise
-            position += addresses["row"]
-            place = self._starts.searchsorted(position, "right")
-            # One comparison says of all rows that their shard is mapped and of their domain: of
-            # bytes, because that takes 0.4 us where (a == b).all() takes 1.2.
-            if self._mapped_domain.take(place).tobytes() != domain.tobytes():
-                self._check_bounds(addresses)
-                places = np.unique(place)
-                if len(places) > self._max_maps:
-                    return self._gather_parts(addresses, place, kind)
-                self._map(places)
-            if self._last_use is not None:
-                self._clock += 1
-                self._last_use[place] = self._clock
+        domain = addresses["domain"]
+        # Python's own -1 is the last domain here; the comparison below refuses it.
+        try:
+            position = self._first_row.take(domain)
+        except IndexError:
+            self._check_bounds(addresses)
+            raise
+        position += addresses["row"]
+        place = self._starts.searchsorted(position, "right")
+        # One comparison says of all rows that their shard is mapped and of their domain: of
+        # bytes, because that takes 0.4 us where (a == b).all() takes 1.2.
+        if self._mapped_domain.take(place).tobytes() != domain.tobytes():
+            self._check_bounds(addresses)
+            places = np.unique(place)
+            if len(places) > self._max_maps:
+                return self._gather_parts(addresses, place, kind)
+            self._map(places)
+        if self._last_use is not None:
+            self._clock += 1
+            self._last_use[place] = self._clock
+        if self._pitch == 1:
             position *= self._stride.take(place)
-            position += self._base.take(place)
-            # A byte of each row first: their cache and page misses overlap here, and come one after
-            # the other in the copy (256 rows of 4 kB: 78 us where the copy alone takes 87).
-            self._bytes[position]
-            rows: Rows = self._windows[kind][position].view(self._dtypes[kind])
-            return rows.reshape(len(addresses), self._seq_len)
+        position += self._base.take(place)
+        # A byte of each row first: their cache and page misses overlap here, and come one after
+        # the other in the copy (256 rows of 4 kB: 79 us where the copy alone takes 87).
+        self._first_bytes[position]
+        window = self._windows[kind]
+        if self._pitch > 1:
+            return window.take(position, 0)
+        rows: Rows = window[position].view(self._dtypes[kind])
+        return rows.reshape(len(addresses), self._seq_len)
 
     def _gather_parts(self, addresses: Addresses, place: Counts, kind: int) -> Rows:
         """Rows of more shards than may be mapped at once, so many shards at a time."""
@@ -217,11 +228,6 @@ class RowPool:
             f"{self._num_rows[domain]}, from 0 on. The address was drawn for another corpus."
         )
 
-    def _forget_if_forked(self) -> None:
-        # The parent's lock may be held by a thread that the child does not have.
-        if self._process != os.getpid():
-            self._forget()
-
     def _map(self, places: Counts) -> None:
         """Map the shards of these places that are not mapped yet."""
         missing = places[self._mapped_domain[places] == NOT_MAPPED]
@@ -230,10 +236,11 @@ class RowPool:
             domain = int(self._first_shard.searchsorted(place - 1, "right")) - 1
             rows = self._open(domain, place - 1 - int(self._first_shard[domain]))
             address, stride = rows.__array_interface__["data"][0], rows.strides[0]
-            self._reach_to(address, address + len(rows) * stride)
+            self._reach_to(address, address + len(rows) * stride, stride)
             self._maps[place] = rows
-            self._stride[place] = stride
-            self._base[place] = address - self._origin - int(self._starts[place - 1]) * stride
+            step = self._stride[place] = stride // self._pitch
+            start = (address - self._origin) // self._pitch
+            self._base[place] = start - int(self._starts[place - 1]) * step
             self._mapped_domain[place] = domain
 
     def _open(self, domain: int, shard: int) -> NDArray[np.uint8]:
@@ -261,19 +268,38 @@ class RowPool:
         for place in oldest.tolist():
             del self._maps[place]
 
-    def _reach_to(self, low: int, high: int) -> None:
-        """Let the windows cover the bytes from `low` to `high`, and all that they covered."""
+    def _reach_to(self, low: int, high: int, stride: int) -> None:
+        """Let the windows cover the rows from `low` to `high`, and all that they covered."""
         end = self._origin + self._reach
-        if self._reach and self._origin <= low and high <= end:
+        fits = self._pitch == 1 or (
+            stride == self._pitch
+            and low % self._dtype.itemsize == 0
+            and (self._reach == 0 or (low - self._origin) % self._pitch == 0)
+        )
+        if fits and self._reach and self._origin <= low and high <= end:
             return
+        if not fits:  # from here on every byte is a place
+            self._stride *= self._pitch
+            self._base *= self._pitch
+            self._pitch = 1
         row_bytes = [self._seq_len * dtype.itemsize for dtype in self._dtypes]
         slack = min(MAX_REACH_BYTES, 2**61 // max(row_bytes))  # numpy: length * row_bytes < 2**63
         lowest, highest = (min(low, self._origin), max(high, end)) if self._reach else (low, high)
-        origin = max(1, lowest - slack)
-        self._base += self._origin - origin
+        origin = low - (low - max(1, lowest - slack)) // self._pitch * self._pitch
+        self._base += (self._origin - origin) // self._pitch
         self._origin, self._reach = origin, highest + slack - origin
-        self._windows = [memory_window(origin, self._reach, f"|V{size}") for size in row_bytes]
-        self._bytes = memory_window(origin, self._reach, "|u1")
+        num_places = self._reach // self._pitch
+        self._first_bytes = memory_array(origin, (num_places,), (self._pitch,), "|u1")
+        if self._pitch > 1:
+            shape, strides = (num_places, self._seq_len), (self._pitch, self._dtype.itemsize)
+            self._windows = [memory_array(origin, shape, strides, self._dtype.str)]
+            # anything else is copied whole by take, and this is all of the memory
+            assert self._windows[0].flags.c_contiguous, "rows on a grid are one array"
+            assert self._windows[0].flags.aligned, "rows on a grid are aligned"
+        else:
+            self._windows = [
+                memory_array(origin, (num_places,), (1,), f"|V{size}") for size in row_bytes
+            ]
 
 
 class _Memory:
@@ -283,19 +309,33 @@ class _Memory:
         self.__array_interface__ = description
 
 
-def memory_window(origin: int, length: int, typestr: str) -> NDArray[Any]:
-    """An array whose element i is the item of memory that starts at address `origin + i`.
+def memory_array(
+    origin: int, shape: tuple[int, ...], strides: tuple[int, ...], typestr: str
+) -> NDArray[Any]:
+    """A read-only array over this process's memory from address `origin` on.
 
     Making it reads nothing, and indexing it reads what is there: index only what is mapped.
     """
     description = {
         "version": 3,
         "data": (origin, True),
-        "shape": (length,),
-        "strides": (1,),
+        "shape": shape,
+        "strides": strides,
         "typestr": typestr,
     }
     return np.asarray(_Memory(description))
+
+
+_pools: weakref.WeakSet[RowPool] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    """The lock of a pool may be held, and its tables half made, by a thread that a child lacks."""
+    for pool in _pools:
+        pool.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)  # asking os.getpid() at every gather takes 0.15 us
 
 
 def default_max_maps() -> int:

@@ -26,7 +26,7 @@ from mixstream.corpus.recipe import Recipe, RowSettings, file_status
 from mixstream.corpus.shard import ShardEntry, write_shard
 from mixstream.corpus.sources import BadDocument, Document, read_documents
 from mixstream.corpus.tokenizers import Tokenizer, with_end_ids
-from mixstream.errors import RecipeError
+from mixstream.errors import RecipeError, ShardError
 
 __all__ = ["Unit", "UnitReport", "planned_units", "read_unit_report", "run_unit", "shard_name"]
 
@@ -105,14 +105,17 @@ def run_unit(unit: Unit, settings: RowSettings, folder: Path) -> UnitReport:
         ShardError: the folder cannot be written.
     """
     shutil.rmtree(folder, ignore_errors=True)  # what an unfinished try left
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ShardError(f"cannot write {folder}: {error.strerror}") from error
     writer = _ShardWriter(folder, settings)
     packer = open_packer(settings.packing, settings.seq_len, settings.tokenizer.end_id)
     tally = _Tally()
     tokenizer = settings.tokenizer
     for documents in _document_batches(unit, settings, tally):
         ids, lengths = tokenizer.encode([document.text for document in documents])
-        _check_ids(tokenizer, ids)
+        _check_ids(tokenizer, ids, lengths, len(documents))
         tally.count(documents, lengths)
         writer.add(packer.pack(*with_end_ids(ids, lengths, tokenizer.end_id)))
     writer.add(packer.flush())
@@ -249,11 +252,25 @@ def _document_batches(unit: Unit, settings: RowSettings, tally: _Tally) -> Itera
         yield batch
 
 
-def _check_ids(tokenizer: Tokenizer, ids: Tokens) -> None:
-    """Refuses ids beyond the vocabulary before they are cast to the rows' dtype."""
-    highest = int(ids.max(initial=0))
-    if highest >= tokenizer.vocab_size:
+def _check_ids(tokenizer: Tokenizer, ids: Tokens, lengths: Counts, num_texts: int) -> None:
+    """Refuses what a tokenizer of others should not give, before it is cast to the rows' dtype."""
+    gave = f"tokenizer {tokenizer.name!r} gave"
+    for name, values in (("ids", ids), ("counts", lengths)):
+        kind = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+        if not isinstance(kind, np.dtype) or kind.kind not in "iu" or values.ndim != 1:
+            raise RecipeError(
+                f"{gave} {name} of dtype {kind} and shape {np.shape(values)}; encode gives a flat "
+                f"array of ids and one of counts, both of integers."
+            )
+    if len(lengths) != num_texts or lengths.min(initial=0) < 0 or lengths.sum() != len(ids):
+        faults = "some negative" if lengths.min(initial=0) < 0 else f"that sum to {lengths.sum()}"
         raise RecipeError(
-            f"tokenizer {tokenizer.name!r} gave id {highest}, but states a vocabulary of "
-            f"{tokenizer.vocab_size}; mend its vocab_size."
+            f"{gave} {len(ids)} ids, but {len(lengths)} counts {faults}, for {num_texts} texts; "
+            f"encode gives for each text how many ids it has."
+        )
+    lowest, highest = int(ids.min(initial=0)), int(ids.max(initial=0))
+    if lowest < 0 or highest >= tokenizer.vocab_size:
+        raise RecipeError(
+            f"{gave} id {lowest if lowest < 0 else highest}, but states a vocabulary of "
+            f"{tokenizer.vocab_size}; mend its encode or its vocab_size."
         )

@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.autoscale import (
@@ -118,6 +118,7 @@ def test_a_joint_law_predicts_the_runs_that_it_was_fitted_to():
     assert ddo_counts(fit, 50.0) == pytest.approx(ddo_counts(reference, 50.0), rel=0.01)
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 12))
 def test_ddo_keeps_bounds_and_total_and_no_move_gains(data, k):
     law = laws(
@@ -142,6 +143,7 @@ def test_ddo_keeps_bounds_and_total_and_no_move_gains(data, k):
     assert again == pytest.approx(n[order], rel=1e-7, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 12), budget=st.floats(0.5, 1e6))
 def test_autoscale_fills_any_budget_it_can_reach(data, k, budget):
     first = data.draw(vectors(k, 0.1, 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.autoscale import AutoScale
@@ -62,6 +62,7 @@ def starts(k: int) -> st.SearchStrategy[np.ndarray]:
 
 
 @each
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), k=domain_counts)
 def test_weights_stay_on_the_simplex(name, data, k):
     case = CASES[name]
@@ -74,6 +75,7 @@ def test_weights_stay_on_the_simplex(name, data, k):
 
 
 @each
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), k=domain_counts)
 def test_a_permutation_of_the_domains_commutes(name, data, k):
     case = CASES[name]
@@ -87,6 +89,7 @@ def test_a_permutation_of_the_domains_commutes(name, data, k):
 
 
 @each
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), k=domain_counts, stop=st.integers(0, 4))
 def test_a_state_round_trip_mid_run_equals_no_stop(name, data, k, stop):
     case = CASES[name]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.dga import DGA, dga_update, gradient_alignment
@@ -52,6 +52,7 @@ def test_a_basis_mixes_histograms_over_the_domains():
     assert dga.mirror_weights == pytest.approx([0.75, 0.25])
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(2, 12))
 def test_a_domain_without_a_gradient_keeps_its_weight(data, k):
     start = data.draw(simplexes(k))

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.doremi import (
@@ -111,6 +111,7 @@ def test_a_weight_of_zero_is_lifted_to_the_floor():
     assert DoReMi([1.0, 0.0], smoothing=0.0).update([0.0, 5.0])[1] == 0.0
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 40), smoothing=st.floats(0, 0.5))
 def test_doremi_stays_on_the_simplex_and_above_its_floor(data, k, smoothing):
     excess = data.draw(vectors(k, 0, 20))

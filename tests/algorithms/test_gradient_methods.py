@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.aioli import Aioli, loss_matrix, probe_mixtures, shifted_to_simplex
@@ -31,6 +31,7 @@ def test_rnb_equals_the_derivations():
         assert method.update(gram) == pytest.approx(expected["p_next"], rel=1e-10)
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 8), step_size=st.floats(0, 5))
 def test_rnb_stays_within_its_bound_and_commutes(data, k, step_size):
     root = data.draw(vectors(k * k, -3, 3)).reshape(k, k)
@@ -165,6 +166,7 @@ def test_probes_that_determine_nothing_are_refused_and_nothing_changes():
 
 
 @pytest.mark.parametrize("ema", [None, 0.3])
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 6))
 def test_aioli_stays_on_the_simplex_commutes_and_resumes(ema, data, k):
     falls = [data.draw(vectors(k * k, -1, 1)).reshape(k, k) for _ in range(2)]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.importance import (
@@ -63,6 +63,7 @@ def test_hierarchy_by_hand():
     assert blend == pytest.approx([2.5 / 4, 1.5 / 4])
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 20), concentration=st.floats(0.0, 100))
 def test_hierarchy_keeps_the_coarse_histogram(data, k, concentration):
     counts = np.array(data.draw(st.lists(st.integers(0, 9), min_size=k, max_size=k)), float)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.skillit import (
@@ -119,6 +119,7 @@ def test_losses_may_be_scaled_and_skills_weighed_beforehand():
     assert weights == pytest.approx([0.75, 0.25])
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 12), m=st.integers(1, 12))
 def test_skillit_stays_on_the_simplex_and_commutes_with_a_permutation(data, k, m):
     graph = data.draw(vectors(k * m, 0, 2)).reshape(k, m)

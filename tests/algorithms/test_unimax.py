@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixstream.algorithms.unimax import (
@@ -38,6 +38,7 @@ def test_temperature_equals_the_derivations():
         assert method.update(cases["sizes"]) == pytest.approx(case["prob"], rel=1e-10)
 
 
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 20), epochs=st.floats(0.5, 8))
 def test_realised_epochs_never_exceed_the_cap(data, k, epochs):
     sizes = np.floor(data.draw(vectors(k, 0, 1000)))

@@ -64,7 +64,7 @@ def test_without_risk_the_best_domain_takes_what_its_cap_allows():
     assert weights == pytest.approx([0.7, 0.0, 0.3], abs=1e-6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), k=st.integers(1, 8), t=st.integers(1, 4), squared=st.booleans())
 def test_no_small_move_within_the_caps_is_better(data, k, t, squared):
     utilities = data.draw(vectors(k * t, 0, 1)).reshape(k, t)

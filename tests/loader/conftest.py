@@ -105,4 +105,3 @@ def through_json(state):
     text = json.dumps(state)
     assert len(text) < 4000
     return json.loads(text)
-

@@ -122,7 +122,7 @@ class Run(RuleBasedStateMachine):
     def num_rows(self):
         return self.ranks[0].batches.batch_size * len(self.ranks)
 
-    @rule(num_steps=st.integers(1, 4))
+    @rule(num_steps=st.integers(1, 12))
     def go_on(self, num_steps):
         for _ in range(num_steps):
             expected = taken(self.corpus, self.twin, self.num_rows)
@@ -151,7 +151,7 @@ class Run(RuleBasedStateMachine):
     @rule(wrong=st.sampled_from([-1.0, float("nan"), float("inf")]))
     def give_wrong_weights(self, wrong):
         for rank in self.ranks:
-            with pytest.raises(WeightsError, match="web"):
+            with pytest.raises(WeightsError, match="finite number"):
                 rank.set_weights({name: wrong for name in self.corpus.domains})
 
     @precondition(lambda self: self.steps > 0)
@@ -171,7 +171,9 @@ class Run(RuleBasedStateMachine):
     def leave_the_loop(self):
         self.iterators = [iter(rank) for rank in self.ranks]
 
-    @rule(shape=st.sampled_from([*SHAPES, (1, 5, 1), (2, 4, 1), (2, 1, 1)]), seed=st.integers(0, 99))
+    @rule(
+        shape=st.sampled_from([*SHAPES, (1, 5, 1), (2, 4, 1), (2, 1, 1)]), seed=st.integers(0, 99)
+    )
     def kill_and_resume(self, shape, seed):
         state = through_json(self.ranks[seed % len(self.ranks)].state_dict())
         world_size, batch_size, _ = shape
@@ -202,8 +204,8 @@ def test_any_run_gets_the_rows_of_one_process_that_never_stops(corpus):
     RunOnCorpus.corpus = corpus
     case = RunOnCorpus.TestCase
     case.settings = settings(
-        max_examples=25,
-        stateful_step_count=12,
+        max_examples=80,
+        stateful_step_count=25,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
@@ -283,7 +285,7 @@ def test_ranks_are_disjoint_within_an_epoch_and_their_union_is_the_single_proces
 ):
     web_alone = weights_of(corpus, 0, 0, 0, 0, 1)
     order = {"num_canonical_nodes": num_canonical_nodes, "sampling": sampling}
-    num_steps = int(corpus.num_rows[-1]) // GLOBAL_ROWS
+    num_steps = 12  # the smallest of four slices of web holds 12 * 12 / 4 rows and more
     (single,) = make_ranks(corpus, web_alone, batch_size=12, **order)
     ranks = make_ranks(corpus, web_alone, batch_size=3, world_size=4, **order)
     seen = [
@@ -300,7 +302,15 @@ def test_ranks_are_disjoint_within_an_epoch_and_their_union_is_the_single_proces
 
 @pytest.mark.parametrize(
     ("num_nodes", "num_canonical_nodes", "world_size", "batch_size"),
-    [(2, 2, 4, 3), (2, 4, 4, 3), (4, 4, 4, 3), (2, 2, 2, 1), (2, 4, 2, 6), (4, 4, 8, 2), (1, 4, 3, 4)],
+    [
+        (2, 2, 4, 3),
+        (2, 4, 4, 3),
+        (4, 4, 4, 3),
+        (2, 2, 2, 1),
+        (2, 4, 2, 6),
+        (4, 4, 8, 2),
+        (1, 4, 3, 4),
+    ],
 )
 def test_a_node_reads_its_own_slices_and_no_shard_is_read_by_two(
     corpus, num_nodes, num_canonical_nodes, world_size, batch_size
@@ -447,7 +457,9 @@ def test_the_state_is_of_what_was_delivered_not_of_what_was_drawn(corpus, num_wo
 
 
 def test_a_state_holds_the_changes_that_the_batches_in_flight_do_not_feel(corpus):
-    loader = mixstream.Loader(corpus, weights_of(corpus, 0, 0, 0, 0, 1), batch_size=2, num_workers=2)
+    loader = mixstream.Loader(
+        corpus, weights_of(corpus, 0, 0, 0, 0, 1), batch_size=2, num_workers=2
+    )
     iterator = iter(loader)
     next(iterator)
     loader.set_weights(weights_of(corpus, 1, 0, 0, 0, 0), reason="now")
