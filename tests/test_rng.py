@@ -177,8 +177,8 @@ def test_a_large_size_is_permuted_onto_itself(size, key):
     assert images.size == size
 
 
-@settings(deadline=None)
-@given(sizes=st.lists(st.integers(1, 70), min_size=1, max_size=12), key=seeds(), data=st.data())
+@settings(deadline=None, max_examples=50)
+@given(sizes=st.lists(st.integers(1, 70), min_size=1, max_size=6), key=seeds(), data=st.data())
 def test_each_element_may_have_its_own_size_and_key(sizes, key, data):
     keys = [(key + i) & MASK for i in range(len(sizes))]
     elements = [(p, n, k) for n, k in zip(sizes, keys, strict=True) for p in range(n)]
@@ -233,7 +233,7 @@ def test_all_pairs_of_images_are_equally_frequent(size):
 
 @pytest.mark.parametrize("size", [32, 33, 97, 1000])
 def test_neighbours_part_and_fixed_points_are_as_rare_as_by_chance(size):
-    num_keys = 200_000 // size * 10
+    num_keys = 1_000_000 // size
     images = all_images(num_keys, size, list(range(size)))
     fixed = (images == np.arange(size)).sum()
     neighbours = (np.abs(np.diff(images, axis=1)) == 1).sum()

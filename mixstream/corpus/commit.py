@@ -21,9 +21,9 @@ from mixstream.corpus.manifest import (
     fingerprint,
     write_manifest,
 )
-from mixstream.corpus.recipe import Recipe, file_status
+from mixstream.corpus.recipe import Recipe
 from mixstream.corpus.shard import ShardEntry, sync_folder
-from mixstream.corpus.unit import Unit, UnitReport, shard_name
+from mixstream.corpus.unit import Unit, UnitReport, file_status, shard_name
 from mixstream.errors import ShardError
 
 __all__ = ["FinishedUnits", "described", "move_into_place", "plan_moves"]

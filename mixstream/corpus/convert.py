@@ -18,12 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import orjson
 from filelock import FileLock, Timeout
 
 from mixstream.corpus.commit import FinishedUnits, described, move_into_place, plan_moves
 from mixstream.corpus.engines import run_all
-from mixstream.corpus.jsonfile import Json, write_json
+from mixstream.corpus.jsonfile import Json, read_object, write_json
 from mixstream.corpus.manifest import DomainEntry, read_manifest
 from mixstream.corpus.recipe import (
     DEFAULT_MAX_DOCUMENT_BYTES,
@@ -120,6 +119,7 @@ def convert(
     """
     out = Path(out)
     check_size("workers", workers)
+    _refuse_strangers(out)
     recipe = Recipe(
         rows=RowSettings(
             tokenizer=open_tokenizer(tokenizer, end_of_text=end_of_text),
@@ -162,20 +162,28 @@ def _is_finished(out: Path, recipe: Recipe) -> bool:
     return True
 
 
+def _refuse_strangers(out: Path) -> None:
+    """Raises RecipeError if `out` is neither new nor empty nor a conversion's."""
+    if (out / _WORK / "recipe.json").exists() or (out / "corpus.json").exists():
+        return
+    found = [each.name for each in out.iterdir()] if out.is_dir() else ["a file"] * out.exists()
+    strangers = sorted(name for name in found if name != _WORK)
+    if strangers:
+        raise RecipeError(
+            f"{out} holds {', '.join(strangers[:3])}, which is no unfinished work of mixstream "
+            f"convert; name a new or empty folder."
+        )
+
+
 @contextmanager
 def _own_work(out: Path, recipe: Recipe) -> Iterator[Path]:
     """The work folder in `out`, which is locked while the conversion runs.
 
     Raises:
-        RecipeError: `out` holds something else, the work of other settings, or one that runs.
+        RecipeError: `out` holds the work of other settings, or one that runs.
+        ShardError: `out` cannot be written.
     """
     work = out / _WORK
-    strangers = [entry.name for entry in out.iterdir() if entry != work] if out.is_dir() else []
-    if (strangers and not (work / "recipe.json").exists()) or (out.exists() and not out.is_dir()):
-        raise RecipeError(
-            f"{out} holds {', '.join(sorted(strangers)[:3]) or 'a file'}, which is no unfinished "
-            f"work of mixstream convert; name a new or empty folder."
-        )
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -190,7 +198,7 @@ def _own_work(out: Path, recipe: Recipe) -> Iterator[Path]:
     try:
         settings = {**recipe.rows.described(), "unit_bytes": recipe.unit_bytes}
         if (work / "recipe.json").exists():
-            started = orjson.loads((work / "recipe.json").read_bytes())
+            started = read_object(work / "recipe.json")
             _refuse_other(settings, started, f"the unfinished work in {out}")
         else:
             write_json(work / "recipe.json", settings)
@@ -200,7 +208,7 @@ def _own_work(out: Path, recipe: Recipe) -> Iterator[Path]:
 
 
 def _refuse_other(
-    asked: Mapping[str, Json], found: Mapping[str, Json], place: str, of: str = ""
+    asked: Mapping[str, Json], found: Mapping[str, object], place: str, of: str = ""
 ) -> None:
     """Raises RecipeError where two recipes differ, naming the first setting that does."""
     for key in sorted({*asked, *found}):

@@ -57,7 +57,7 @@ def run_all(
         initargs=(alive,),
     )
     try:
-        with _stop_by_hand_ignored():  # and so in the processes that start here
+        with _stop_by_hand_held_back():
             tasks_of = {pool.submit(run, task): task for task in tasks}
         yield from _as_they_end(tasks_of)
     except BrokenProcessPool as error:
@@ -83,19 +83,17 @@ def _as_they_end(tasks_of: dict[Future[Result], Task]) -> Iterator[tuple[Task, R
 
 
 @contextmanager
-def _stop_by_hand_ignored() -> Iterator[None]:
+def _stop_by_hand_held_back() -> Iterator[None]:
     """Ctrl-C comes to all processes of a terminal; it is the parent's to act on, and to tell.
 
-    It would end a worker in the middle of taking a task, after which its pool waits for ever.
+    It would end a worker in the middle of taking a task, after which its pool waits for ever. A
+    process that starts here never sees it; this one does, at the end.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only a main thread may say so
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent(alive: Connection) -> None:
@@ -103,7 +101,6 @@ def _end_with_parent(alive: Connection) -> None:
 
     A pool's own workers would wait for ever.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         with suppress(EOFError, OSError):

@@ -28,7 +28,6 @@ __all__ = [
     "RowSettings",
     "check_size",
     "domain_files",
-    "file_status",
     "read_recipe",
 ]
 
@@ -65,7 +64,7 @@ class RowSettings:
     def __post_init__(self) -> None:
         for name in ("seq_len", "shard_bytes", "max_document_bytes"):
             check_size(name, getattr(self, name))
-        tokenizer = self.tokenizer
+        tokenizer, bad = self.tokenizer, self.on_bad_document
         open_packer(self.packing, self.seq_len, tokenizer.end_id)
         if not 0 <= tokenizer.end_id < tokenizer.vocab_size:
             raise RecipeError(
@@ -81,10 +80,8 @@ class RowSettings:
             )
         if self.compression not in (None, "zstd"):
             raise RecipeError(f"compression is {self.compression!r}; take 'zstd', or none at all.")
-        if self.on_bad_document not in ("skip", "raise"):
-            raise RecipeError(
-                f"on_bad_document is {self.on_bad_document!r}; take 'skip' or 'raise'."
-            )
+        if bad not in ("skip", "raise"):
+            raise RecipeError(f"on_bad_document is {bad!r}; take 'skip' or 'raise'.")
 
     @property
     def dtype(self) -> str:
@@ -174,16 +171,6 @@ def domain_files(
     for name, files in found.items():
         _check_domain(name, len(files))
     return found
-
-
-def file_status(path: Path) -> os.stat_result:
-    """Size and time of change of a raw file. Raises SourceError where there is none."""
-    try:
-        return path.stat()
-    except OSError as error:
-        raise SourceError(
-            f"{shown(path)}: cannot be read ({error.strerror}). Name files that exist."
-        ) from error
 
 
 def read_recipe(path: Path) -> dict[str, object]:

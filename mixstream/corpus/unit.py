@@ -19,16 +19,25 @@ import numpy as np
 import orjson
 
 from mixstream.arrays import Counts, Rows, Tokens
+from mixstream.corpus.files import shown
 from mixstream.corpus.index import index_json, read_index
 from mixstream.corpus.jsonfile import write_json
 from mixstream.corpus.packing import num_padding, open_packer
-from mixstream.corpus.recipe import Recipe, RowSettings, file_status
+from mixstream.corpus.recipe import Recipe, RowSettings
 from mixstream.corpus.shard import ShardEntry, write_shard
 from mixstream.corpus.sources import BadDocument, Document, read_documents
 from mixstream.corpus.tokenizers import Tokenizer, with_end_ids
-from mixstream.errors import RecipeError, ShardError
+from mixstream.errors import RecipeError, ShardError, SourceError
 
-__all__ = ["Unit", "UnitReport", "planned_units", "read_unit_report", "run_unit", "shard_name"]
+__all__ = [
+    "Unit",
+    "UnitReport",
+    "file_status",
+    "planned_units",
+    "read_unit_report",
+    "run_unit",
+    "shard_name",
+]
 
 _BATCH_CHARACTERS = 2**20
 """Text that is tokenized at a time: large enough for the tokenizer's threads, small in memory."""
@@ -94,6 +103,16 @@ def planned_units(recipe: Recipe) -> list[Unit]:
             num_bytes += size
         units.append(_unit(domain, index, portion, num_bytes, settings))
     return units
+
+
+def file_status(path: Path) -> os.stat_result:
+    """Size and time of change of a raw file. Raises SourceError where there is none."""
+    try:
+        return path.stat()
+    except OSError as error:
+        raise SourceError(
+            f"{shown(path)}: cannot be read ({error.strerror}). Name files that exist."
+        ) from error
 
 
 def run_unit(unit: Unit, settings: RowSettings, folder: Path) -> UnitReport:

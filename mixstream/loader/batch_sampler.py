@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from mixstream.arrays import Addresses, Counts
+from mixstream.arrays import Addresses
 from mixstream.errors import StepError, WeightsError
 from mixstream.mixing.sampler import Draw, Mark, MixSampler, SamplerState
 from mixstream.mixing.weights import WeightChange, WeightsLike
@@ -24,6 +24,23 @@ class BatchSamplerState(TypedDict):
 
     step: int
     sampler: SamplerState
+
+
+_MAX_ROWS_AHEAD = 4096  # at 32 rows a step, drawing so many at once costs a tenth of step by step
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """Global batches that are computed and not drawn: the sampler still stands before them."""
+
+    version: int
+    """The sampler's, while nobody but us has moved or steered it."""
+    draw: Draw
+    """The rows of all ranks."""
+    addresses: Addresses
+    """The rows of this rank."""
+    num_given: int = 0
+    """Batches that are drawn by now."""
 
 
 class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are arrays
@@ -73,23 +90,24 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         self.step = 0
         """The next step that is not drawn yet."""
         self._marks: OrderedDict[int, Mark] = OrderedDict({0: sampler.mark()})
+        self._ahead: _Ahead | None = None
 
     def __iter__(self) -> Iterator[Addresses]:
         """This rank's (B,) addresses, step by step, until the sampler ends."""
         while True:
             try:
-                draw = self._global_batch()
+                addresses = self._next_addresses()
             except WeightsError:
                 if self._ends_at_errors:
                     return
                 raise
-            if draw is None:
+            if addresses is None:
                 return
             self.step += 1
             self._marks[self.step] = self.sampler.mark()
             if len(self._marks) > self._max_marks:
                 self.forget(next(iter(self._marks)) + 1)
-            yield self.sampler.addresses(self._own(draw))
+            yield addresses
 
     def has_next(self) -> bool:
         """Whether the sampler has another whole global batch.
@@ -97,9 +115,7 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         Raises:
             WeightsError: the next batch asks for an exhausted domain under on_exhausted="raise".
         """
-        found = self._global_batch() is not None
-        self.sampler.rewind(self._marks[self.step])
-        return found
+        return self._batches_ahead() is not None
 
     def set_weights(
         self, weights: WeightsLike, *, at_step: int | None = None, reason: str = ""
@@ -154,22 +170,59 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         self.step = state["step"]
         self._marks = OrderedDict({self.step: self.sampler.mark()})
 
-    def _global_batch(self) -> Draw | None:
-        """The next global batch, or None (and nothing drawn) where no whole one is left."""
+    def _next_addresses(self) -> Addresses | None:
+        """This rank's rows of the next global batch; None where no whole one is left."""
+        ahead = self._batches_ahead()
+        if ahead is None:
+            return None
         num_rows = self.batch_size * self.world_size
-        draw = self.sampler.draw(num_rows)
-        if draw.domain.size == num_rows:
-            return draw
-        self.sampler.rewind(self._marks[self.step])
-        return None
+        given = slice(ahead.num_given * num_rows, (ahead.num_given + 1) * num_rows)
+        self.sampler.advance(Draw(*(column[given] for column in ahead.draw)))
+        first = ahead.num_given * self.batch_size
+        ahead.num_given += 1
+        return ahead.addresses[first : first + self.batch_size]
+
+    def _batches_ahead(self) -> _Ahead | None:
+        """The batches that come, at least one; None where no whole one is left.
+
+        Drawing costs a fixed time and little for each row, so several steps are computed at once:
+        twice as many each time, but one again after anybody else has moved or steered the sampler.
+        """
+        num_rows = self.batch_size * self.world_size
+        num_steps, ahead = 1, self._ahead
+        if ahead is not None and ahead.version == self.sampler.version:
+            if ahead.num_given * num_rows < ahead.draw.domain.size:
+                return ahead
+            num_steps = min(2 * ahead.num_given, max(_MAX_ROWS_AHEAD // num_rows, 1))
+        try:
+            draw = self._peeked(num_steps)
+        except WeightsError:  # perhaps after some whole batches
+            draw = self._peeked(1)
+        self._ahead = None
+        if draw.domain.size > 0:
+            addresses = self.sampler.addresses(self._own(draw))
+            self._ahead = _Ahead(self.sampler.version, draw, addresses)
+        return self._ahead
+
+    def _peeked(self, num_steps: int) -> Draw:
+        """The rows of the next global batches, as many as are whole; nothing is drawn."""
+        num_rows = self.batch_size * self.world_size
+        start = self.sampler.mark()
+        draw = self.sampler.draw(num_steps * num_rows)
+        self.sampler.rewind(start)
+        num_whole = draw.domain.size // num_rows * num_rows
+        return Draw(*(column[:num_whole] for column in draw))
 
     def _own(self, draw: Draw) -> Draw:
-        """This rank's rows of a global batch."""
-        first = self.rank * self.batch_size
-        share: slice | Counts = slice(first, first + self.batch_size)
+        """This rank's rows of some global batches."""
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        shape = (-1, self.batch_size * self.world_size)
+        share = np.arange(draw.domain.size).reshape(shape)
         if self.sampler.settings.num_canonical_nodes > 1:
-            share = np.argsort(draw.node, kind="stable")[share]
-        return Draw(draw.domain[share], draw.node[share], draw.ordinal[share])
+            order = np.argsort(draw.node.reshape(shape), axis=1, kind="stable")
+            share = np.take_along_axis(share, order, axis=1)
+        chosen = share[:, mine].ravel()
+        return Draw(*(column[chosen] for column in draw))
 
     def _mark(self, step: int) -> Mark:
         if step not in self._marks:

@@ -112,6 +112,8 @@ class MixSampler:
             else None
         )
         first = natural_weights(self.num_rows) if weights is None else self.checked(weights)
+        self.version = 0
+        """Grows with every move and every change, but for `advance`."""
         self._row = 0
         self._counts = np.zeros_like(self._order.slices.num_rows)
         self._log = WeightLog(0, first)
@@ -168,6 +170,7 @@ class MixSampler:
 
     def draw(self, num_rows: int) -> Draw:
         """Like `take`, without the addresses, which a rank needs for its own rows alone."""
+        self.version += 1
         start, end = self.mark(), self._row + operator.index(num_rows)
         parts = [NO_ROWS]
         try:
@@ -181,6 +184,17 @@ class MixSampler:
         if len(parts) == 2:
             return parts[1]
         return Draw(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def advance(self, draw: Draw) -> None:
+        """Moves past the next rows without drawing them again.
+
+        Args:
+            draw: these rows, as `draw` gave them at this very place before a `rewind`; `version`
+                tells whether it is still the place.
+        """
+        np.add.at(self._counts.ravel(), self._order.groups(draw.domain, draw.node), 1)
+        self._row += draw.domain.size
+        self._table = None
 
     def addresses(self, draw: Draw) -> Addresses:
         """The addresses of drawn rows, (n,) structured as in `take`."""
@@ -241,6 +255,7 @@ class MixSampler:
                 f"{', '.join(np.array(self.domains)[point > 0][:10])}. Give weight to another."
             )
         change = WeightChange(at_row=at_row, weights=point, reason=reason)
+        self.version += 1
         self._log.add(change)
         self._table = None
         return replace(change, weights=point.copy())  # the caller's own, to change as it likes
@@ -268,6 +283,7 @@ class MixSampler:
                 f"row {mark.row} cannot be gone back to: the weights are known from row "
                 f"{self._log.first_row} on. Load a state from before it."
             )
+        self.version += 1
         self._row, self._counts, self._table = mark.row, mark.counts.copy(), None
 
     def forget(self, mark: Mark) -> None:
@@ -307,6 +323,7 @@ class MixSampler:
             domains=self.domains,
             adopt_stratum=adopt_stratum,
         )
+        self.version += 1
         self._row, self._table = state["row"], None
         self._counts = np.array(state["counts"], dtype=np.int64).reshape(self._counts.shape)
         weights = np.array([state["weights"][name] for name in self.domains])

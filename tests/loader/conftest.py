@@ -1,5 +1,6 @@
 """A small real corpus whose rows are known by their content, and what tests do with loaders."""
 
+import itertools
 import json
 import random
 import string
@@ -99,6 +100,10 @@ def next_rows(iterators):
         assert all(batch is None for batch in batches), "ranks end at different steps"
         return None
     return sorted(row for batch in batches for row in rows_of(batch))
+
+
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
 
 
 def through_json(state):

@@ -13,7 +13,7 @@ from mixstream.arrays import ADDRESS
 from mixstream.errors import ShardError, StateError
 from mixstream.loader.dataset import IGNORED_LABEL
 from tests.corpus.shards import write_domain
-from tests.loader.conftest import SEQ_LEN, all_addresses, contents_of, rows_of
+from tests.loader.conftest import SEQ_LEN, all_addresses, contents_of, flat, rows_of
 
 END = 9
 
@@ -34,7 +34,7 @@ def naive_labels(row, end_id):
 def naive_segments(row, end_id):
     """Lengths of the documents of a row; a run of padding counts as one."""
     pads, lengths = padded(row, end_id), []
-    for place, token in enumerate(row):
+    for place in range(len(row)):
         ended = place > 0 and row[place - 1] == end_id
         inside_padding = place > 0 and pads[place] and pads[place - 1]
         if place == 0 or (ended and not inside_padding):
@@ -77,7 +77,7 @@ def test_labels_positions_and_document_ends_are_those_of_a_plain_loop(
     lengths = [naive_segments(row, END) for row in rows.tolist()]
     positions = [[place for length in row for place in range(length)] for row in lengths]
     assert batch["position_ids"].tolist() == positions
-    assert batch["cu_seqlens"].tolist() == np.cumsum([0, *sum(lengths, [])]).tolist()
+    assert batch["cu_seqlens"].tolist() == np.cumsum([0, *flat(lengths)]).tolist()
     dtypes = {name: value.dtype for name, value in batch.items()}
     assert dtypes.pop("cu_seqlens") == torch.int32, "as flash attention takes them"
     assert set(dtypes.values()) == {torch.int64}

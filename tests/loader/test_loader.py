@@ -1,4 +1,4 @@
-"""What users do to a Loader: leave it, start it again, copy it, kill its workers, ask for its end."""
+"""What users do to a Loader: leave it, copy it, kill its workers, ask for its end."""
 
 import copy
 import gc
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 import mixstream
 from mixstream.errors import ShardError, StateError, WeightsError
 from tests.corpus.shards import write_domain, write_stock
-from tests.loader.conftest import SEQ_LEN, contents_of, rows_of, through_json, weights_of
+from tests.loader.conftest import SEQ_LEN, contents_of, flat, rows_of, through_json, weights_of
 
 WORKERS = [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}]
 
@@ -113,12 +113,16 @@ def test_a_loop_that_was_left_goes_on_with_the_next_batch(corpus, expected, work
 def test_an_error_in_the_loop_body_costs_no_batch(corpus, expected, workers, error):
     loader = mixstream.Loader(corpus, batch_size=6, **workers)
     seen = []
+
+    def body():
+        for batch in loader:
+            seen.append(rows_of(batch))
+            if len(seen) % 3 == 0:
+                raise error("of the body")
+
     for _ in range(2):
         with pytest.raises(error, match="of the body"):
-            for batch in loader:
-                seen.append(rows_of(batch))
-                if len(seen) % 3 == 0:
-                    raise error("of the body")
+            body()
     seen += first(loader, 2)
     assert seen == expected[:8]
 
@@ -149,10 +153,13 @@ def test_making_iterators_without_using_them_draws_nothing(corpus, expected):
 def test_loops_within_loops_over_one_loader_end_in_an_error_not_in_lost_rows(corpus, expected):
     loader = mixstream.Loader(corpus, batch_size=6)
     seen = []
-    with pytest.raises(StateError, match="iterated again"):
+
+    def nested():
         for outer in loader:
-            seen.append(rows_of(outer))
-            seen += first(loader, 2)
+            seen.extend([rows_of(outer), *first(loader, 2)])
+
+    with pytest.raises(StateError, match="iterated again"):
+        nested()
     assert loader.step == len(seen)
     assert seen == expected[: len(seen)]
 
@@ -187,11 +194,15 @@ def test_a_state_loaded_in_the_middle_of_a_loop_ends_that_loop(corpus, expected,
     loader = mixstream.Loader(corpus, batch_size=6, **workers)
     state = through_json(loader.state_dict())
     seen = []
-    with pytest.raises(StateError, match="loaded a state"):
+
+    def body():
         for batch in loader:
             seen.append(rows_of(batch))
             if len(seen) == 3:
                 loader.load_state_dict(state)
+
+    with pytest.raises(StateError, match="loaded a state"):
+        body()
     assert loader.step == 0
     assert first(loader, 4) == expected[:4]
     assert seen == expected[:3]
@@ -331,7 +342,7 @@ def test_weights_that_are_none_leave_the_old_ones(corpus, expected, weights, sai
 
 
 def test_unknown_domains_are_named_with_those_that_exist(corpus):
-    with pytest.raises(WeightsError, match="'wbe'.*books, code, maths, none, tiny, web"):
+    with pytest.raises(WeightsError, match=r"'wbe'.*books, code, maths, none, tiny, web"):
         mixstream.Loader(corpus, {"wbe": 1.0}, batch_size=6)
 
 
@@ -362,7 +373,7 @@ def test_a_run_ends_before_the_first_batch_that_is_not_whole(corpus, workers, on
     rows = contents_of(corpus, sampler.take(10_000))
     seen = [rows_of(batch) for batch in loader]
     assert {len(batch) for batch in seen} == {25}
-    assert sum(seen, []) == rows[: len(rows) // 25 * 25]
+    assert flat(seen) == rows[: len(rows) // 25 * 25]
     if on_exhausted == "redistribute":
         assert len(rows) == corpus.num_rows.sum()
     state = through_json(loader.state_dict())
@@ -432,7 +443,7 @@ def test_an_exhausted_domain_raises_after_the_same_batch_with_and_without_worker
     seen = []
     with pytest.raises(WeightsError, match=f"'tiny' has reached.* before row {len(rows)}"):
         seen.extend(rows_of(batch) for batch in loader)
-    assert sum(seen, []) == rows[: len(rows) // 2 * 2]
+    assert flat(seen) == rows[: len(rows) // 2 * 2]
     assert loader.step == len(seen)
     with pytest.raises(WeightsError, match="'tiny'"):
         next(iter(loader))
@@ -494,7 +505,7 @@ def test_a_copy_made_with_batches_in_flight_goes_on_after_the_delivered_one(corp
 def test_more_batches_in_flight_than_rows_in_the_corpus_are_no_trouble(corpus, workers):
     tiny = weights_of(corpus, 0, 0, 0, 1, 0)
     loader = mixstream.Loader(corpus, tiny, batch_size=5, **workers)
-    rows = sum(first(loader, 4), [])
+    rows = flat(first(loader, 4))
     assert len(rows) == 20
     assert len(set(rows)) == 2
     assert all(rows[i] != rows[i + 1] for i in range(0, 20, 2)), "each epoch has both rows"
@@ -578,7 +589,7 @@ def test_a_damaged_shard_raises_in_the_loop_and_the_batch_can_be_asked_for_again
         assert len(seen) == loader.step == 2, "two batches lie before the hole"
         shard.write_bytes(whole)
         seen += [b["input_ids"][:, 0].tolist() for _, b in zip(range(2), loader, strict=False)]
-        assert sum(seen, []) == list(range(0, 80, 4))
+        assert flat(seen) == list(range(0, 80, 4))
 
 
 @pytest.mark.slow
@@ -586,12 +597,16 @@ def test_a_damaged_shard_raises_in_the_loop_and_the_batch_can_be_asked_for_again
 def test_a_worker_that_dies_is_an_error_and_the_next_loop_goes_on(corpus, expected, sent):
     loader = mixstream.Loader(corpus, batch_size=6, num_workers=2)
     seen = []
-    with pytest.raises((RuntimeError, OSError)):  # torch's own, by what the dead one left behind
+
+    def body():
         for batch in loader:
             seen.append(rows_of(batch))
             if len(seen) == 2:
                 for worker in torch.multiprocessing.active_children():
                     os.kill(worker.pid, sent)
+
+    with pytest.raises((RuntimeError, OSError)):  # torch's own, by what the dead ones left behind
+        body()
     assert loader.step == len(seen)
     seen += first(loader, 2)
     assert seen == expected[: len(seen)]

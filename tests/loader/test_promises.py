@@ -21,6 +21,7 @@ from tests.loader.conftest import (
     SHAPES,
     all_addresses,
     contents_of,
+    flat,
     make_ranks,
     next_rows,
     rows_of,
@@ -152,7 +153,7 @@ class Run(RuleBasedStateMachine):
     def give_wrong_weights(self, wrong):
         for rank in self.ranks:
             with pytest.raises(WeightsError, match="finite number"):
-                rank.set_weights({name: wrong for name in self.corpus.domains})
+                rank.set_weights(dict.fromkeys(self.corpus.domains, wrong))
 
     @precondition(lambda self: self.steps > 0)
     @rule(data=st.data())
@@ -433,7 +434,7 @@ def test_a_planned_change_survives_a_kill_and_acts_at_its_row_on_another_batch_s
     resumed.load_state_dict(through_json(loader.state_dict()))
     domains = [next(iter(resumed))["domain_ids"].tolist() for _ in range(4)]
     web, books = corpus.domains.index("web"), corpus.domains.index("books")
-    assert sum(domains, []) == [web] * 12 + [books] * 4
+    assert flat(domains) == [web] * 12 + [books] * 4
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -15,7 +15,7 @@ import pytest
 import mixstream
 from mixstream.errors import StateError, WeightsError
 from mixstream.loader.ranks import rank_and_world_size
-from tests.loader.conftest import contents_of, rows_of, through_json, weights_of
+from tests.loader.conftest import contents_of, flat, rows_of, through_json, weights_of
 
 FIRST = (5, 1, 1, 1, 9)
 THIRD = 1 / 3
@@ -66,7 +66,7 @@ def play(corpus, rank):
     different = np.roll(weights_of(corpus, 1, 2, 3, 4, 5), rank)  # legal on rank 0 alone
     one.change("different", different, reason=f"rank {rank} says so", at_step=8 if rank == 0 else 3)
     one.steps(4)
-    wrong = {name: -1.0 if rank == 0 else 1.0 for name in corpus.domains}
+    wrong = dict.fromkeys(corpus.domains, -1.0 if rank == 0 else 1.0)
     one.change("invalid on rank 0", wrong)
     one.change("too late", weights_of(corpus, *FIRST), at_step=1)
     import torch
@@ -169,9 +169,7 @@ def single_run(corpus, num_steps):
 def together(reports):
     """The sorted rows of each step of all ranks."""
     per_rank = [report["seen"] for report in reports]
-    return [
-        sorted(tuple(row) for rows in step for row in rows) for step in zip(*per_rank, strict=True)
-    ]
+    return [sorted(tuple(row) for row in flat(step)) for step in zip(*per_rank, strict=True)]
 
 
 def test_rank_and_world_size_come_from_torch_distributed(ranks):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -11,12 +11,10 @@ from tests.mixing.support import rows_of
 from tests.strategies import layouts, sampler_settings
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data(), layout=layouts())
 def test_no_row_is_drawn_more_often_than_max_epochs(data, layout):
     options = data.draw(sampler_settings(layout, limits=False))
-    nodes = options["num_canonical_nodes"]
-    assume(all(rows.sum() == 0 or rows.sum() >= nodes for rows in layout.values()))
     cap = options["max_epochs"] = data.draw(st.integers(1, 3))
     options["on_exhausted"] = data.draw(st.sampled_from(["redistribute", "stop"]))
     sampler = MixSampler(layout, **options)

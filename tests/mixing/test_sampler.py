@@ -46,7 +46,7 @@ GOLDEN_STRATIFIED = [
 ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data(), layout=layouts())
 def test_rows_are_those_of_a_run_drawn_one_by_one(data, layout):
     """Every setting, changes at any row, takes of any size, against the specification."""
@@ -136,10 +136,11 @@ def test_weights_never_change_the_order_inside_a_domain_on_a_node(data, layout):
     for at_row in data.draw(st.lists(st.integers(0, 300), max_size=4)):
         steered.set_weights(data.draw(layout_weights(layout)), at_row=at_row)
     first, second = steady.take(400), steered.take(400)
-    for node in range(nodes):
-        for k in range(len(layout)):
+    for k, rows in enumerate(layout.values()):
+        shared = rows.sum() < nodes  # too few rows to slice: one order for all nodes together
+        for start, step in [(0, 1)] if shared else [(node, nodes) for node in range(nodes)]:
             mine, other = (
-                x[node::nodes]["row"][x[node::nodes]["domain"] == k].tolist()
+                x[start::step]["row"][x[start::step]["domain"] == k].tolist()
                 for x in (first, second)
             )
             common = min(len(mine), len(other))

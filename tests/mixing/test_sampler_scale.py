@@ -116,6 +116,10 @@ def test_more_nodes_than_rows_draw_legal_rows():
     sampler = MixSampler({"a": np.array([2]), "b": np.array([3])}, num_canonical_nodes=16)
     taken = sampler.take(1000)
     assert set(taken["row"][taken["domain"] == 0].tolist()) == {0, 1}
+    for k, size in ((0, 2), (1, 3)):  # all nodes share one order: no row twice before all came once
+        rows = taken["row"][taken["domain"] == k]
+        epochs = rows[: rows.size // size * size].reshape(-1, size)
+        assert (np.sort(epochs, axis=1) == np.arange(size)).all()
     assert set(taken["row"][taken["domain"] == 1].tolist()) == {0, 1, 2}
 
 

@@ -69,6 +69,20 @@ def test_a_forgotten_place_is_refused_rather_than_drawn_by_other_weights():
     assert sampler.take(10)["domain"].tolist() == [0] * 10
 
 
+def test_a_state_of_a_forgotten_place_is_refused_rather_than_given_other_weights():
+    sampler = MixSampler(LAYOUT, [1, 0, 0])
+    older = sampler.mark()
+    sampler.take(10)
+    sampler.set_weights([0, 1, 0])
+    sampler.forget(sampler.mark())
+    sampler.set_weights([0, 0, 1], at_row=99)
+    try:
+        state = sampler.state_dict(older)
+    except (StepError, StateError):
+        return
+    assert state["weights"] == {"web": 1.0, "code": 0.0, "books": 0.0}
+
+
 def test_a_place_from_before_a_loaded_state_is_refused_rather_than_drawn_by_other_weights():
     sampler = MixSampler(LAYOUT, [1, 0, 0])
     older = sampler.mark()

@@ -136,6 +136,7 @@ def test_the_weights_of_a_change_that_a_caller_changes_do_not_change_the_run():
     try:
         change.weights[:] = [0, 0, 1]
         sampler.set_weights([1, 0, 0], at_row=10).weights[:] = [0, 0, 1]
+        sampler.planned[0].weights[:] = [0, 0, 1]
     except ValueError:
         pass  # read-only arrays would do, too
     assert sampler.weights.tolist() == [0, 1, 0]
