@@ -43,7 +43,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             del layouts["10^9 rows, 10^5 shards"]  # a second such corpus takes long to write
             opens = {n: opened(Path(folder) / n, each) for n, each in layouts.items()}
-            compare(lines, "open the corpus (indexes alone)", opens, 1 if settings.quick else 5)
+            compare(lines, "open the corpus (indexes alone)", opens, 1 if settings.quick else 3)
 
 
 def compare(lines: Report, name: str, calls: dict[str, Callable[[], object]], rounds: int) -> None:

@@ -16,8 +16,8 @@ from mixstream import MixSampler
 from mixstream.arrays import Counts, Vector
 
 FLOOR = "numpy choice(p=), domains alone"
-NUM_ROWS = 1 << 16
-"""Rows that each contender draws in a round."""
+NUM_ROWS, MAX_BATCHES = 1 << 16, 256
+"""What each contender draws in a round, whichever is less."""
 
 
 def main() -> None:
@@ -26,8 +26,10 @@ def main() -> None:
     with report("draw", settings) as lines:
         for num_domains in (4, 22, 256, 4096):
             for batch_size in (4096, 256, 32):
-                num_rows, rounds = (NUM_ROWS >> 3, 2) if settings.quick else (NUM_ROWS, 25)
-                compare(lines, num_domains, batch_size, (num_rows // batch_size, rounds))
+                num_batches, rounds = min(NUM_ROWS // batch_size, MAX_BATCHES), 25
+                if settings.quick:
+                    num_batches, rounds = num_batches // 8, 2
+                compare(lines, num_domains, batch_size, (num_batches, rounds))
 
 
 def compare(lines: Report, num_domains: int, batch_size: int, repeats: tuple[int, int]) -> None:

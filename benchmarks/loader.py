@@ -43,7 +43,7 @@ def main() -> None:
     if settings.measure:
         print(json.dumps(measured(settings.measure, settings.corpus, settings.steps)))
         return
-    num_steps, rounds = (64, 1) if settings.quick else (2000, 5)
+    num_steps, rounds = (64, 1) if settings.quick else (2000, 3)
     contenders = CONTENDERS[:-1] if settings.quick else CONTENDERS  # importing streaming takes 4 s
     with report("loader", settings) as lines, tempfile.TemporaryDirectory() as folder:
         compare(lines, Path(folder) / "corpus", contenders, (num_steps, rounds))

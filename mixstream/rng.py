@@ -25,7 +25,9 @@ _SMALL = 32  # below, a network has too few distinct rounds to reach all permuta
 
 def name_key(name: str) -> int:
     """A 64-bit key of a name, the same in every process and version of Python."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def row_words(seed: int, stream: int, start: int, num_rows: int) -> Words:

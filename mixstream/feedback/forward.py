@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def forward_alignment(
             f"the direction holds {len(direction)} tensors that do not fit the probe's "
             f"{len(names)} parameters; take it from the same probe."
         )
+    _load_decompositions()
     with (
         undisturbed(model, mode=probe.mode),
         sdpa_kernel(SDPBackend.MATH),
@@ -84,6 +86,13 @@ class _LossModule(torch.nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         return self.loss(self.model, batch)
+
+
+def _load_decompositions() -> None:
+    """Makes torch import what it does at the first dual number, without its own warnings."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore")
+        _dual(torch.zeros(()), torch.zeros(()))
 
 
 def _dual(parameter: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:

@@ -57,8 +57,8 @@ class GradientProbe:
     model: torch.nn.Module
     """What trains. A DistributedDataParallel is unwrapped, so that its hooks stay out of it."""
     loss: Loss
-    """loss(model, batch), of the model that it is given. Of (B, S) token losses the tokens whose batch["labels"] is not -100 count
-    alike, over all ranks; of a scalar, each rank's (non-empty) batch counts alike."""
+    """loss(model, batch), of the model that it is given. Of (B, S) token losses, the tokens whose
+    batch["labels"] is not -100 count alike over all ranks; of a scalar, each rank's batch does."""
     parameters: Sequence[str] | None = field(default=None, kw_only=True)
     """Names of parameters or of modules ("head", "blocks.3") to take the gradient of; None takes
     all that train. A backward pass goes no deeper than it must: the last layer alone is cheap."""

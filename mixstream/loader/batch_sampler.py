@@ -85,12 +85,27 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
                 f"world_size - 1."
             )
         self.sampler = sampler
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._max_marks, self._ends_at_errors = max_marks, ends_at_errors
         self.step = 0
         """The next step that is not drawn yet."""
         self._marks: OrderedDict[int, Mark] = OrderedDict({0: sampler.mark()})
         self._ahead: _Ahead | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """B; batches are computed ahead, so another one takes another batch sampler."""
+        return self._batch_size
+
+    @property
+    def rank(self) -> int:
+        """This data-parallel rank."""
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        """W."""
+        return self._world_size
 
     def __iter__(self) -> Iterator[Addresses]:
         """This rank's (B,) addresses, step by step, until the sampler ends."""

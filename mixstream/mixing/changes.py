@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
+from dataclasses import replace
 from typing import TypedDict
 
 import numpy as np
 
 from mixstream.arrays import Vector
+from mixstream.errors import StepError
 from mixstream.mixing.weights import WeightChange
 
 __all__ = ["PlannedChange", "WeightLog"]
@@ -38,14 +40,19 @@ class WeightLog:
         replaces = index > 0 and self._changes[index - 1].at_row == change.at_row
         self._changes[index - replaces : index] = [change]
 
-    @property
-    def first_row(self) -> int:
-        """The first row whose weights are known."""
-        return self._changes[0].at_row
-
     def at(self, row: int) -> Vector:
-        """(K,) float64, the weights of a row."""
-        return self._changes[self._after(row) - 1].weights
+        """(K,) float64, the weights of a row; the log's own array.
+
+        Raises:
+            StepError: the row is forgotten.
+        """
+        index = self._after(row)
+        if index == 0:
+            raise StepError(
+                f"the weights of row {row} are not known any more, those from row "
+                f"{self._changes[0].at_row} on are. Load a state from before it."
+            )
+        return self._changes[index - 1].weights
 
     def next_row(self, row: int) -> int | None:
         """The first row after `row` at which the weights change; None if they do not."""
@@ -53,8 +60,9 @@ class WeightLog:
         return self._changes[upcoming].at_row if upcoming < len(self._changes) else None
 
     def planned(self, row: int) -> tuple[WeightChange, ...]:
-        """The changes after a row."""
-        return tuple(self._changes[self._after(row) :])
+        """The changes after a row, with weights that the caller may change."""
+        changes = self._changes[self._after(row) :]
+        return tuple(replace(change, weights=change.weights.copy()) for change in changes)
 
     def forget(self, row: int) -> None:
         """Drops what no row from `row` on needs."""

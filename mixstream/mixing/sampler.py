@@ -170,6 +170,8 @@ class MixSampler:
 
     def draw(self, num_rows: int) -> Draw:
         """Like `take`, without the addresses, which a rank needs for its own rows alone."""
+        if num_rows < 0:
+            raise ValueError(f"num_rows is {num_rows}; give at least 0.")
         self.version += 1
         start, end = self.mark(), self._row + operator.index(num_rows)
         parts = [NO_ROWS]
@@ -278,11 +280,7 @@ class MixSampler:
         Raises:
             StepError: the place is forgotten, or from before the state that was loaded.
         """
-        if mark.row < self._log.first_row:
-            raise StepError(
-                f"row {mark.row} cannot be gone back to: the weights are known from row "
-                f"{self._log.first_row} on. Load a state from before it."
-            )
+        self._log.at(mark.row)  # raises where its weights are forgotten
         self.version += 1
         self._row, self._counts, self._table = mark.row, mark.counts.copy(), None
 
@@ -294,6 +292,9 @@ class MixSampler:
         """The state at the next undrawn row, or at a mark: JSON-able, O(K C).
 
         It holds the changes that are decided and not reached there.
+
+        Raises:
+            StepError: the mark's place is forgotten.
         """
         mark = mark or self.mark()
         return {

@@ -91,7 +91,7 @@ def checked_layout(layout: Mapping[str, Counts]) -> tuple[Counts, str]:
                 f"give counts of at least 0."
             )
         num_rows[index] = shard_rows.sum()
-        digest.update(f"{name}\0{shard_rows.size}\0".encode())
+        digest.update(f"{name}\0{shard_rows.size}\0".encode(errors="surrogatepass"))
         digest.update(shard_rows.astype("<i8").tobytes())
     if num_rows.sum() == 0:
         raise WeightsError(

@@ -109,7 +109,10 @@ def _in_order(weights: WeightsLike, domains: Sequence[str], source: str) -> Vect
     if hasattr(weights, "detach"):  # a torch tensor, which this wing does not know: off its device
         weights = weights.detach().cpu().double()
     try:
-        values = np.asarray(weights, dtype=np.float64)
+        values = np.asarray(weights)
+        if values.dtype.kind in "SUcmM":  # text and complex numbers would be cast in silence
+            raise TypeError(f"its values have dtype {values.dtype}")
+        values = values.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{source} is {weights!r}, which is not one number a domain: {error}."

@@ -21,6 +21,11 @@ class Killed(BaseException):
 
 
 @pytest.fixture
+def tmp_path(memory_path):
+    return memory_path
+
+
+@pytest.fixture
 def raw(tmp_path):
     make_raw(tmp_path / "raw", domains=2, files=3)
     write_texts(tmp_path / "raw" / "void" / "a.jsonl", ["", ""])  # a domain without rows

@@ -39,6 +39,11 @@ NASTY = SHARED / "nasty"
 SMALL = {"tokenizer": "bytes", "seq_len": 16, "shard_bytes": 512, "unit_bytes": 1500}
 
 
+@pytest.fixture
+def tmp_path(memory_path):
+    return memory_path
+
+
 class Stripping(ByteTokenizer):
     """Texts of white space become no ids."""
 

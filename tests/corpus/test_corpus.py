@@ -329,3 +329,17 @@ def test_a_shard_of_another_length_than_its_corpus_is_refused(tmp_path):
     (tmp_path / "b").rename(tmp_path / "a")
     with pytest.raises(ShardError, match=r"shard\.00000\.mds"):
         corpus.row("a", 0)
+
+
+def test_rows_on_one_grid_and_off_it_gather_alike(tmp_path):
+    """Rows of a power of two, from a page on, are one array; a stock shard ends that."""
+    domains = {"ours": make_rows(140, 512), "stock": make_rows(30, 512, seed=1)}
+    write_domain(tmp_path / "ours", domains["ours"], rows_per_shard=70)
+    write_stock(tmp_path / "stock", domains["stock"], {"tokens": "ndarray:uint16:512"})
+    corpus = open_corpus({name: tmp_path / name for name in domains})
+    ours, every = np.array([(0, i) for i in range(139, -1, -1)], ADDRESS), all_addresses(domains)
+    assert (corpus.gather(ours) == domains["ours"][::-1]).all()
+    assert corpus.pool._pitch == 1024
+    assert (corpus.gather(every) == np.concatenate(list(domains.values()))).all()
+    assert corpus.pool._pitch == 1
+    assert (corpus.gather(ours) == domains["ours"][::-1]).all()

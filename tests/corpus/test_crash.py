@@ -90,6 +90,11 @@ def phase(out):
 
 
 @pytest.fixture
+def tmp_path(memory_path):
+    return memory_path
+
+
+@pytest.fixture
 def mark():
     mark = uuid.uuid4().hex
     yield mark

@@ -65,6 +65,34 @@ def test_sizes_that_are_no_integers_are_refused(sizes):
         make_batches(**{"batch_size": 2} | sizes)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "rank", "world_size"])
+def test_sizes_cannot_be_changed_behind_the_back_of_batches_computed_ahead(name):
+    batches = make_batches(4)
+    first(batches, 3)
+    with pytest.raises(AttributeError):
+        setattr(batches, name, 2)
+
+
+def test_two_batch_samplers_may_take_turns_at_one_sampler():
+    sampler, whole = mixstream.MixSampler(LAYOUT), mixstream.MixSampler(LAYOUT)
+    iterators = [iter(mixstream.MixBatchSampler(sampler, size)) for size in (3, 5)]
+    for turn in (0, 0, 0, 1, 0, 1, 1, 1, 0, 0, 1):
+        assert next(iterators[turn]).tolist() == whole.take((3, 5)[turn]).tolist()
+
+
+def test_a_sampler_steered_or_moved_by_its_owner_is_heeded_by_the_next_batch():
+    batches = make_batches(4, weights={"web": 1, "code": 0, "none": 0})
+    first(batches, 5)
+    batches.sampler.set_weights({"web": 0, "code": 1, "none": 0})
+    assert {domain for domain, _ in first(batches, 1)[0]} == {1}
+    whole = mixstream.MixSampler(LAYOUT, {"web": 1, "code": 0, "none": 0})
+    whole.take(20)
+    whole.set_weights({"web": 0, "code": 1, "none": 0})
+    whole.take(4 + 7)
+    batches.sampler.take(7)
+    assert first(batches, 1) == [whole.take(4).tolist()]
+
+
 def test_a_plain_loop_saves_its_own_count_of_steps():
     batches = make_batches(4)
     iterator = iter(batches)

@@ -157,6 +157,7 @@ def test_loops_within_loops_over_one_loader_end_in_an_error_not_in_lost_rows(cor
     def nested():
         for outer in loader:
             seen.extend([rows_of(outer), *first(loader, 2)])
+            assert len(seen) < 9, "the outer loop goes on"
 
     with pytest.raises(StateError, match="iterated again"):
         nested()
@@ -200,6 +201,7 @@ def test_a_state_loaded_in_the_middle_of_a_loop_ends_that_loop(corpus, expected,
             seen.append(rows_of(batch))
             if len(seen) == 3:
                 loader.load_state_dict(state)
+            assert len(seen) < 9, "the loop goes on"
 
     with pytest.raises(StateError, match="loaded a state"):
         body()

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixstream.errors import StepError
 from mixstream.mixing.changes import WeightLog
 from mixstream.mixing.weights import WeightChange
 
@@ -23,7 +25,10 @@ def test_the_log_by_hand():
     assert [log.at(row)[0] for row in (0, 2, 3, 4, 5, 99)] == [0, 0, 2, 2, 3, 3]
     assert [log.next_row(row) for row in (0, 3, 4, 5)] == [3, 5, 5, None]
     log.forget(4)
-    assert log.first_row == 3
+    with pytest.raises(
+        StepError, match="weights of row 2 are not known any more, those from row 3"
+    ):
+        log.at(2)
     log.forget(0)
     assert [log.at(row)[0] for row in (3, 4, 5)] == [2, 2, 3]
 
@@ -49,4 +54,3 @@ def test_the_log_is_a_dictionary_by_row_whatever_is_forgotten_and_reloaded(actio
             later = sorted(at_row for at_row in model if at_row > place)
             assert [c.at_row for c in log.planned(place)] == later
             assert log.next_row(place) == (later[0] if later else None)
-        assert log.first_row <= known_from

@@ -89,12 +89,16 @@ class SamplerMachine(RuleBasedStateMachine):
     def mark(self) -> tuple[int, Mark]:
         return self.life, self.sampler.mark()
 
-    @rule(place=marks)
-    def rewind(self, place: tuple[int, Mark]) -> None:
+    @rule(place=marks, looks_ahead=st.booleans())
+    def rewind(self, place: tuple[int, Mark], looks_ahead: bool) -> None:
         life, mark = place
         if life == self.life and self.oldest <= mark.row <= len(self.rows):
             self.sampler.rewind(mark)
             del self.rows[mark.row :]
+            if looks_ahead:  # a place can be gone back to any number of times
+                self.take(7)
+                self.sampler.rewind(mark)
+                del self.rows[mark.row :]
 
     @rule(place=consumes(marks))
     def forget(self, place: tuple[int, Mark]) -> None:

@@ -1,0 +1,43 @@
+"""results/*.json -> the tables of README.md, between its marks; no number is written by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness import Line, rate_text, time_text
+
+HERE = Path(__file__).parent
+START, END = "<!-- tables: python benchmarks/tables.py -->", "<!-- end of tables -->"
+QUESTIONS = ("draw", "gather", "loader", "constant_cost")
+
+
+def main() -> None:
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text().partition(START)
+    after = rest.partition(END)[2]
+    tables = "\n".join(table(HERE / "results" / f"{question}.json") for question in QUESTIONS)
+    readme.write_text(f"{before}{START}\n{tables}\n{END}{after}")
+
+
+def table(path: Path) -> str:
+    """One question's lines, with the machine and the command that they come from."""
+    results = json.loads(path.read_text())
+    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
+    rows = "\n".join(cells(Line(**line)) for line in results["lines"])
+    return (
+        f"\n### {results['question']}\n\n`{results['command']}`  \n{machine}\n\n"
+        "| what | time | rows/s | floor | floor time | ratio | |\n"
+        f"| --- | ---: | ---: | --- | ---: | ---: | --- |\n{rows}\n"
+    )
+
+
+def cells(line: Line) -> str:
+    rate = rate_text(line.rows / line.seconds) if line.rows else ""
+    ratio = f"x{line.seconds / line.floor_seconds:.2f}"
+    values = (line.name, time_text(line.seconds).strip(), rate, line.floor)
+    return f"| {' | '.join((*values, time_text(line.floor_seconds).strip(), ratio, line.note))} |"
+
+
+if __name__ == "__main__":
+    main()
