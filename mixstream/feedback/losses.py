@@ -252,7 +252,9 @@ def _over_domains(
     ids = domain_ids.detach().cpu().numpy()
     for wrong in ids[(ids < 0) | (ids >= num_domains)][:1]:
         raise ValueError(f"a row is of domain {wrong}; num_domains is {num_domains}.")
-    sums = np.stack([np.bincount(ids, weights=row, minlength=num_domains) for row in rows])
+    sums = np.zeros((3, num_domains))  # bincount of no rows at all would be int64
+    for total, row in zip(sums, rows, strict=True):
+        total += np.bincount(ids, weights=row, minlength=num_domains)
     if num_ranks(group) > 1:
         device = row_sums.device
         sums = sum_over_ranks(torch.from_numpy(sums).to(device), group).cpu().numpy()

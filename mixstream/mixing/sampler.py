@@ -89,7 +89,7 @@ class MixSampler:
             num_canonical_nodes=operator.index(num_canonical_nodes),
             sampling=sampling,
             stratum=None if stratum is None else operator.index(stratum),
-            shuffle=shuffle,
+            shuffle=bool(shuffle),
             shuffle_block_rows=operator.index(shuffle_block_rows),
             max_epochs=epoch_caps(max_epochs, self.domains),
             on_exhausted=on_exhausted or "redistribute",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, SupportsFloat, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,14 +106,9 @@ def _in_order(weights: WeightsLike, domains: Sequence[str], source: str) -> Vect
                 f"{_names(domains)} (weight 0 leaves one out)."
             )
         weights = [weights[name] for name in domains]
-    if hasattr(weights, "detach"):  # a torch tensor, which this wing does not know: off its device
-        weights = weights.detach().cpu().double()
     try:
-        values = np.asarray(weights)
-        if values.dtype.kind in "SUcmM":  # text and complex numbers would be cast in silence
-            raise TypeError(f"its values have dtype {values.dtype}")
-        values = values.astype(np.float64)
-    except (TypeError, ValueError) as error:
+        values = _as_array(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{source} is {weights!r}, which is not one number a domain: {error}."
         ) from error
@@ -123,6 +118,30 @@ def _in_order(weights: WeightsLike, domains: Sequence[str], source: str) -> Vect
             f"{_names(domains)}. Give one number a domain, shape ({len(domains)},)."
         )
     return values
+
+
+def _as_array(weights: Sequence[float] | SupportsArray) -> Vector:
+    """The numbers as float64, whatever holds them; text and complex numbers are no numbers here."""
+    if isinstance(weights, (list, tuple)):
+        values = np.array([_as_number(value) for value in weights], dtype=np.float64)
+    elif hasattr(
+        weights, "detach"
+    ):  # a torch tensor, which this wing does not know: off its device
+        values = np.asarray(weights.detach().cpu().double())
+    else:
+        values = np.asarray(weights)
+    if values.dtype.kind not in "biuf":
+        message = f"its values have dtype {values.dtype}"
+        raise TypeError(message)
+    return values.astype(np.float64)
+
+
+def _as_number(value: SupportsFloat) -> float:
+    """One number: Python's, numpy's, or a tensor of no axes, with or without a gradient."""
+    if isinstance(value, (str, bytes)):
+        message = f"{value!r} is text"
+        raise TypeError(message)
+    return float(value.detach() if hasattr(value, "detach") else value)
 
 
 def _names(domains: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ NUM_KILLS = 24
 OPTIONS = (
     "--tokenizer=bytes",
     "--seq-len=64",
-    "--shard-bytes=1024",
+    "--shard-bytes=256",
     "--unit-bytes=3000",
     "--quiet",
 )
@@ -125,7 +125,7 @@ def test_killed_at_random_moments_it_goes_on_and_yields_the_same_bytes(
         process = start(raw, out, workers, mark)
         if phases.total() % 3 == 2:  # aim at the moves, which take milliseconds
             if wait_until((out / ".mixstream" / "commit.json").exists, process):
-                time.sleep(dice.random() * 0.02)
+                time.sleep(dice.random() * 0.008)
         elif phases.total() % 3 == 1:  # at the units
             if wait_until((out / ".mixstream" / "recipe.json").exists, process):
                 time.sleep(dice.random() * seconds * 0.5)

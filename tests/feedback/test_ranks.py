@@ -62,7 +62,7 @@ def measure(rank):
     weights = doremi_token_weights(doremi, np.full(NUM_DOMAINS, 0.25), excess.num_tokens)
     found["doremi"] = [doremi]
     feedback.weighted_loss(losses, *places, weights).backward()
-    found["gradient of the weighted loss"] = [p.grad.flatten() for p in inner.parameters()]
+    found["gradient of the weighted loss"] = [p.grad.flatten().clone() for p in inner.parameters()]
 
     probe = GradientProbe(model, losses_of, loss_scale=8.0)
     direction = probe.gradient(target)

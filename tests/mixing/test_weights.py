@@ -103,8 +103,12 @@ def test_denormal_weights_are_weights(values):
         ([[1, 1, 0]], r"set_weights has shape \(1, 3\)"),
         (1.0, r"set_weights has shape \(\); the corpus holds 3 domains"),
         ([], r"set_weights has shape \(0,\)"),
-        (["much", "little", "none"], r"is \['much', .*, which is not one number a domain: .* <U6"),
-        (["0.5", "0.25", "0.25"], r"not one number a domain: its values have dtype <U4"),
+        (
+            ["much", "little", "none"],
+            r"is \['much', .*, which is not one number a domain: 'much' is text",
+        ),
+        (np.array(["0.5", "0.25", "0.25"]), r"not one number a domain: its values have dtype <U4"),
+        (torch.ones(3, device="meta"), r"not one number a domain"),
         (np.array([1, 1j, 0]), r"not one number a domain: its values have dtype complex128"),
         ([1, [1, 2], 0], r"not one number a domain"),
         ("web", r"set_weights is 'web', which is not one number a domain"),
@@ -140,3 +144,16 @@ def test_a_change_is_frozen():
     with pytest.raises(AttributeError):
         change.at_row = 4
     assert (change.reason, change.at_step, change.num_batches_in_flight) == ("", None, 0)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {name: torch.tensor(2.0, requires_grad=True) for name in NAMES},
+        {name: torch.tensor(2.0, dtype=torch.bfloat16) for name in NAMES},
+        [torch.tensor(2.0, requires_grad=True)] * 3,
+        (np.float32(2), 2, True + 1.0),
+    ],
+)
+def test_numbers_of_any_library_are_numbers(weights):
+    assert point(weights).tolist() == [1 / 3] * 3
