@@ -100,7 +100,8 @@ def test_denormal_weights_are_weights(values):
         ([1, 1, 1], r"weight of domain 'books' in set_weights is 1\.0, but the domain holds no"),
         ([1, 1], r"set_weights has shape \(2,\); the corpus holds 3 domains: .*shape \(3,\)"),
         ([1, 1, 0, 0], r"set_weights has shape \(4,\)"),
-        ([[1, 1, 0]], r"set_weights has shape \(1, 3\)"),
+        ([[1, 1, 0]], r"not one number a domain: float\(\) argument"),
+        (np.array([[1, 1, 0]]), r"set_weights has shape \(1, 3\)"),
         (1.0, r"set_weights has shape \(\); the corpus holds 3 domains"),
         ([], r"set_weights has shape \(0,\)"),
         (
@@ -156,4 +157,4 @@ def test_a_change_is_frozen():
     ],
 )
 def test_numbers_of_any_library_are_numbers(weights):
-    assert point(weights).tolist() == [1 / 3] * 3
+    assert point(weights, rows=np.array([1, 1, 1])).tolist() == [1 / 3] * 3
