@@ -6,16 +6,16 @@ To add one: a function Bench -> Method in METHODS, and its phases in PHASES if i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from tiny_rows import TargetRows, losses_of
 
 import mixstream
 from mixstream import algorithms as methods
 from mixstream import feedback
-from mixstream.arrays import ADDRESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,39 +111,18 @@ class Bench:
         return meter.total().per_token
 
 
-class TargetRows:
-    """Random rows of a corpus of their own: the same at the same step on any number of ranks."""
+@dataclass(frozen=True)
+class Seen:
+    """What a training step shows to a method."""
 
-    def __init__(self, corpus: mixstream.Corpus, loader: mixstream.Loader, rows: int, seed: int):
-        self.corpus, self._seed = corpus, seed
-        self._dataset = mixstream.RowDataset(corpus, labels=True)
-        self._rank, self._world_size = loader.batches.rank, loader.batches.world_size
-        self._num_rows = rows // self._world_size * self._world_size
-
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """This rank's part of a target batch; domain_ids are those of the target corpus."""
-        random = np.random.default_rng((self._seed, step))
-        ends = np.cumsum(self.corpus.num_rows)
-        rows = random.integers(ends[-1], size=self._num_rows)[self._rank :: self._world_size]
-        addresses = np.empty(len(rows), dtype=ADDRESS)
-        addresses["domain"] = np.searchsorted(ends, rows, side="right")
-        addresses["row"] = rows - (ends - self.corpus.num_rows)[addresses["domain"]]
-        return self._dataset.batch(addresses)
-
-    def histogram(self, domains: tuple[str, ...]) -> list[int]:
-        """Target rows in each training domain, by name."""
-        rows = dict(zip(self.corpus.domains, self.corpus.num_rows.tolist(), strict=True))
-        if not set(rows) & set(domains):
-            raise SystemExit(
-                f"importance needs a target whose domains are named like the corpus's "
-                f"({', '.join(domains)}); it holds {', '.join(rows)}."
-            )
-        return [rows.get(name, 0) for name in domains]
-
-
-def losses_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """(B, S) token losses, nats."""
-    return feedback.token_losses(model(batch["input_ids"]), batch["labels"])
+    step: int
+    """Of the phase, from 0 on."""
+    batch: dict[str, torch.Tensor]
+    """This rank's, on the device."""
+    losses: torch.Tensor
+    """(B, S) its token losses."""
+    measured: feedback.DomainLosses
+    """Losses and tokens of each domain in the global batch."""
 
 
 @dataclass
@@ -154,12 +133,11 @@ class Method:
     """(K,) what the phase starts to sample by."""
     algorithm: Any = None
     """Its state goes into the checkpoint."""
-    steer: Callable[[int, feedback.DomainLosses], np.ndarray | None] | None = None
+    steer: Callable[[Seen], np.ndarray | None] | None = None
     """After a step: new SAMPLING weights for loader.set_weights, or None to keep them."""
-    weigh: Callable[..., np.ndarray] | None = None
-    """Before the backward pass, (step, token losses, batch, measured) -> (K,) LOSS weights of one
-    token of each domain."""
-    result: Callable[[], np.ndarray] | None = field(default=None)
+    weigh: Callable[[Seen], np.ndarray] | None = None
+    """Before the backward pass: (K,) LOSS weights, what one token of each domain counts."""
+    result: Callable[[], np.ndarray] | None = None
     """(K,) what the next phase samples by; the sampling weights if None."""
 
 
@@ -202,8 +180,8 @@ def odm(bench: Bench) -> Method:
     """Sampling weights from the training losses of each step."""
     algorithm = methods.ODM(bench.uniform, rule=bench.settings.rule)
 
-    def steer(step: int, measured: feedback.DomainLosses) -> np.ndarray:
-        return algorithm.update(measured.per_token, present=measured.present)
+    def steer(seen: Seen) -> np.ndarray:
+        return algorithm.update(seen.measured.per_token, present=seen.measured.present)
 
     return Method(bench.uniform, algorithm, steer=steer)
 
@@ -219,8 +197,8 @@ def ado(bench: Bench) -> Method:
         min_fit_blocks=10,
     )
 
-    def steer(step: int, measured: feedback.DomainLosses) -> np.ndarray:
-        return algorithm.update(measured.per_token, measured.num_rows)
+    def steer(seen: Seen) -> np.ndarray:
+        return algorithm.update(seen.measured.per_token, seen.measured.num_rows)
 
     return Method(bench.natural, algorithm, steer=steer)
 
@@ -235,8 +213,8 @@ def dga(bench: Bench) -> Method:
         update_every=settings.update_every,
     )
 
-    def steer(step: int, measured: feedback.DomainLosses) -> np.ndarray | None:
-        if not algorithm.due(step):
+    def steer(seen: Seen) -> np.ndarray | None:
+        if not algorithm.due(seen.step):
             return None
         found = bench.alignment()
         return algorithm.update(found.values, present=found.present)
@@ -249,8 +227,8 @@ def skillit(bench: Bench) -> Method:
     eta = 0.5 if bench.settings.step_size is None else bench.settings.step_size
     algorithm = methods.SkillIt(bench.earlier["graph"], step_size=eta)
 
-    def steer(step: int, measured: feedback.DomainLosses) -> np.ndarray | None:
-        if (step + 1) % bench.settings.update_every:
+    def steer(seen: Seen) -> np.ndarray | None:
+        if (seen.step + 1) % bench.settings.update_every:
             return None
         return algorithm.update(bench.probe_losses())
 
@@ -272,12 +250,11 @@ def doremi_proxy(bench: Bench) -> Method:
         smoothing=settings.smoothing,
     )
 
-    def weigh(step: int, losses: Any, batch: Any, measured: feedback.DomainLosses) -> np.ndarray:
+    def weigh(seen: Seen) -> np.ndarray:
         with torch.no_grad():
-            known = losses_of(reference, batch)
-        excess = feedback.excess_losses(
-            losses, known, batch["labels"], batch["domain_ids"], bench.num_domains
-        )
+            known = losses_of(reference, seen.batch)
+        places = (seen.batch["labels"], seen.batch["domain_ids"])
+        excess = feedback.excess_losses(seen.losses, known, *places, bench.num_domains)
         alpha = algorithm.update(excess.per_token, present=excess.present)
         return methods.doremi_token_weights(alpha, drawn_by, excess.num_tokens)
 
@@ -289,18 +266,18 @@ def doge_proxy(bench: Bench) -> Method:
     settings = bench.settings
     algorithm = methods.DoGE(bench.uniform, mu=settings.mu, smoothing=settings.smoothing)
 
-    def weigh(step: int, losses: Any, batch: Any, measured: feedback.DomainLosses) -> np.ndarray:
-        if step % settings.update_every == 0:
+    def weigh(seen: Seen) -> np.ndarray:
+        if seen.step % settings.update_every == 0:
             found = bench.alignment()
             # the paper aligns to the sum over the targets; without a target all domains are one
             num_targets = bench.num_domains if bench.target is None else 1
             algorithm.update(
                 found.values * num_targets,
-                learning_rate=bench.learning_rate(step),
+                learning_rate=bench.learning_rate(seen.step),
                 present=found.present,
             )
         return methods.doremi_token_weights(
-            algorithm.weights, bench.uniform, measured.num_tokens, rule="paper"
+            algorithm.weights, bench.uniform, seen.measured.num_tokens, rule="paper"
         )
 
     return Method(bench.uniform, algorithm, weigh=weigh, result=lambda: algorithm.average_weights)

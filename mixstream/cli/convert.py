@@ -68,6 +68,11 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.domain:
         given["domains"] = _patterns(options.domain)
+    elif options.raw is not None and "domains" in settings:
+        raise RecipeError(
+            f"RAW is {options.raw!r}, but the [domains] of {options.recipe} have places of their "
+            f"own; leave RAW out, or name the domains here: --domain NAME=GLOB."
+        )
     settings = {"raw": None, "workers": len(os.sched_getaffinity(0))} | settings | given
     for key in ("tokenizer", "seq_len"):
         if key not in settings:

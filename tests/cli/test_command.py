@@ -76,6 +76,14 @@ def test_the_command_line_wins_over_the_recipe(raw, tmp_path, capsys):
     assert "rows of 16 uint16" in capsys.readouterr().out
 
 
+def test_raw_beside_the_domains_of_a_recipe_is_refused(raw, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('tokenizer = "bytes"\nseq_len = 4\n[domains]\nall = "raw/*/*"\n')
+    assert main(["convert", str(raw), str(tmp_path / "out"), "--recipe", str(recipe)]) == 1
+    assert "leave RAW out, or name the domains here" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "out"), "--recipe", str(recipe)]) == 0
+
+
 def test_inspect_decodes_rows_of_a_corpus_of_bytes(corpus, capsys):
     assert main(["inspect", str(corpus), "--show", "1", "--domain", "code"]) == 0
     assert capsys.readouterr().out.endswith("--- code:0\nx = 1\n")

@@ -165,7 +165,8 @@ def test_a_few_kills_while_units_run_are_mended(tmp_path, mark, workers):
     assert tree(out) == tree(tmp_path / "undisturbed")
 
 
-def test_a_stop_by_hand_is_told_and_the_same_command_goes_on(raw, tmp_path, mark):
+def test_a_stop_by_hand_is_told_and_the_same_command_goes_on(tmp_path, mark):
+    raw = make_raw(tmp_path / "raw", documents=400)
     process = start(raw, tmp_path / "out", 1, mark)
     assert wait_until((tmp_path / "out" / ".mixstream" / "recipe.json").exists, process)
     process.send_signal(signal.SIGINT)
@@ -197,7 +198,8 @@ def test_a_stop_from_the_terminal_reaches_the_workers_too_and_nobody_cries(
     assert_none_survives(mark)
 
 
-def test_a_second_command_into_the_same_folder_is_refused_and_does_no_harm(raw, tmp_path, mark):
+def test_a_second_command_into_the_same_folder_is_refused_and_does_no_harm(tmp_path, mark):
+    raw = make_raw(tmp_path / "raw", documents=400)
     first = start(raw, tmp_path / "out", 1, mark)
     assert wait_until((tmp_path / "out" / ".mixstream" / "recipe.json").exists, first)
     first.send_signal(signal.SIGSTOP)
