@@ -42,7 +42,7 @@ class Line:
         note = f"  {self.note}" if self.note else ""
         return (
             f"{self.name:<46} {time_text(self.seconds)}  floor {time_text(self.floor_seconds)} "
-            f"({self.floor})  x{self.seconds / self.floor_seconds:.2f}{rate}{note}"
+            f"({self.floor})  {ratio_text(self)}{rate}{note}"
         )
 
 
@@ -123,6 +123,12 @@ def time_text(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:6.2f} {unit}"
     return f"{seconds * 1e6:6.1f} us"
+
+
+def ratio_text(line: Line) -> str:
+    """Time over floor: x1.25 or x0.0123."""
+    ratio = line.seconds / line.floor_seconds
+    return f"x{ratio:.2f}" if ratio >= 0.1 else f"x{ratio:.4f}"
 
 
 def rate_text(rate: float) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness import Line, rate_text, time_text
+from harness import Line, rate_text, ratio_text, time_text
 
 HERE = Path(__file__).parent
 START, END = "<!-- tables: python benchmarks/tables.py -->", "<!-- end of tables -->"
-QUESTIONS = ("draw", "gather", "loader", "constant_cost")
+QUESTIONS = ("draw", "gather", "loader", "step", "constant_cost")
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def table(path: Path) -> str:
 
 def cells(line: Line) -> str:
     rate = rate_text(line.rows / line.seconds) if line.rows else ""
-    ratio = f"x{line.seconds / line.floor_seconds:.2f}"
-    values = (line.name, time_text(line.seconds).strip(), rate, line.floor)
-    return f"| {' | '.join((*values, time_text(line.floor_seconds).strip(), ratio, line.note))} |"
+    time, floor_time = time_text(line.seconds).strip(), time_text(line.floor_seconds).strip()
+    values = (line.name, time, rate, line.floor, floor_time, ratio_text(line), line.note)
+    return f"| {' | '.join(values)} |"
 
 
 if __name__ == "__main__":

@@ -12,45 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from tiny_rows import TargetRows, losses_of
+from tiny_settings import Settings
 
 import mixstream
 from mixstream import algorithms as methods
 from mixstream import feedback
 
 
-@dataclass(frozen=True, kw_only=True)
-class MethodSettings:
-    """Settings of the methods; each is read by those that its line names."""
-
-    step_size: float | None = None
-    """doremi (1), dga (1), skillit (0.5): eta."""
-    update_every: int = 10
-    """dga, doge, skillit: steps between measurements."""
-    probe_rows: int = 8
-    """dga, doge, skillit: rows of each domain in a measurement, over all ranks."""
-    ema: float = 0.1
-    """dga: share of the new weights in the average."""
-    mu: float = 0.05
-    """doge: Bregman coefficient, per unit of learning rate times alignment."""
-    rule: str = "paper"
-    """odm: paper, perplexity or exp3."""
-    smoothing: float = 1e-3
-    """doremi, doge: share of uniform weights; importance: pseudo-rows of each domain."""
-    temperature: float = 2.0
-    """temperature: 1 is natural."""
-    max_epochs: float = 4.0
-    """unimax: most often that a row may come."""
-    reference: str = "natural"
-    """doremi: what reference and proxy are drawn by, natural or uniform."""
-    forward: bool = False
-    """dga, doge: measure all domains in one forward-mode pass."""
-
-
 @dataclass
 class Bench:
     """What a method may measure with."""
 
-    settings: MethodSettings
+    settings: Settings
     loader: mixstream.Loader
     model: torch.nn.Module
     learning_rate: Callable[[int], float]

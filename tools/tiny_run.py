@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from tiny_gpt import TinyGPT
-from tiny_methods import METHODS, PHASES, Bench, Method, MethodSettings, Seen
+from tiny_methods import METHODS, PHASES, Bench, Method, Seen
 from tiny_rows import (
     TargetRows,
     losses_of,
@@ -26,54 +26,11 @@ from tiny_rows import (
     spaced_rows,
     split,
 )
+from tiny_settings import Settings, what_counts
 
 import mixstream
 from mixstream import feedback
 from mixstream.algorithms import approximate_graph
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(MethodSettings):
-    """A run; with the same settings it takes the same steps."""
-
-    corpus: str
-    """What to train on."""
-    method: str = "uniform"
-    """One of METHODS."""
-    eval: str | None = None
-    """A corpus to measure on; None holds out rows of the corpus."""
-    target: str | None = None
-    """A corpus to be good at (dga, doge, importance); None aims at all domains alike."""
-    graph: str = "learned"
-    """skillit: a JSON file with a (K, K) list, rows train columns; or "learned"."""
-    graph_steps: int = 20
-    """skillit: steps of each of the K short runs that a graph is learned from."""
-    steps: int = 300
-    """Of each phase."""
-    batch_size: int = 16
-    """Rows a step, over all ranks."""
-    eval_rows: int = 64
-    """Rows of each domain that are measured."""
-    seed: int = 0
-    """Of the model and of the order."""
-    width: int = 128
-    """Of the model, a multiple of 32."""
-    layers: int = 4
-    """Blocks of the model."""
-    peak_rate: float = 1e-3
-    """Learning rate after the warm-up; a cosine takes it to a tenth."""
-    dtype: str = "float32"
-    """Of parameters and activations; float64 to compare runs."""
-    sampling: str = "independent"
-    """Of the loader; or stratified."""
-    checkpoint: str | None = None
-    """File to save to, and to go on from if it exists."""
-    checkpoint_every: int = 100
-    """Steps between saves."""
-    log_every: int = 10
-    """Steps between entries of the history of weights."""
-    time: bool = False
-    """Measure what the method costs in percent of a step."""
 
 
 class Run:
@@ -327,7 +284,7 @@ class Run:
 
 
 def cost(seconds: list[tuple[float, float]]) -> dict[str, float]:
-    """Of (whole, method) seconds of each step: a step's mean, and the method's part against the rest.
+    """Of (whole, method) seconds of each step: a step's mean, the method's part of the rest.
 
     The first three steps, in which torch warms up, are left out where there are more.
     """
@@ -336,9 +293,3 @@ def cost(seconds: list[tuple[float, float]]) -> dict[str, float]:
         "step_seconds": float(whole),
         "overhead_percent": float(100 * method / (whole - method)),
     }
-
-
-def what_counts(settings: Settings) -> dict[str, Any]:
-    """The settings that a run's numbers depend on."""
-    ignored = ("checkpoint", "checkpoint_every", "log_every", "time")
-    return {name: value for name, value in asdict(settings).items() if name not in ignored}

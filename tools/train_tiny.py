@@ -27,7 +27,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from tiny_methods import METHODS
-from tiny_run import Run, Settings
+from tiny_run import Run
+from tiny_settings import Settings
 
 
 def train(settings: Settings, on_step: Callable[[Run], None] | None = None) -> dict[str, Any]:
@@ -79,14 +80,13 @@ def table(report: dict[str, Any]) -> str:
 
 
 def documented(settings: type) -> dict[str, str]:
-    """What is written under each field of a settings class, and of those it builds on."""
-    found: dict[str, str] = {}
-    for each in (each for each in settings.__mro__ if each is not object):
-        body = ast.parse(inspect.getsource(each)).body[0].body
-        for name, text in pairwise(body):
-            if isinstance(name, ast.AnnAssign) and isinstance(text, ast.Expr):
-                found[name.target.id] = text.value.value
-    return found
+    """What is written under each field of a settings class."""
+    body = ast.parse(inspect.getsource(settings)).body[0].body
+    return {
+        name.target.id: text.value.value
+        for name, text in pairwise(body)
+        if isinstance(name, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 def read_settings() -> tuple[Settings, str | None]:

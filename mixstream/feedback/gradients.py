@@ -64,7 +64,8 @@ class GradientProbe:
     all that train. A backward pass goes no deeper than it must: the last layer alone is cheap."""
     loss_scale: float | Callable[[], float] = field(default=1.0, kw_only=True)
     """What the loss is multiplied by before the backward pass and the gradient divided by after it
-    (float16 needs it): the scale of torch's GradScaler, or its bound `get_scale`."""
+    (float16 needs it): the scale of torch's GradScaler, or its bound `get_scale`. Where it makes
+    the gradient overflow, the numbers are inf or NaN, and algorithms refuse the update."""
     mode: Mode = field(default="eval", kw_only=True)
     """See `undisturbed`."""
     group: Group = field(default=None, kw_only=True)

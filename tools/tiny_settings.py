@@ -1,0 +1,78 @@
+"""What a run of train_tiny depends on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A run; with the same settings it takes the same steps."""
+
+    corpus: str
+    """What to train on."""
+    method: str = "uniform"
+    """One of METHODS."""
+    eval: str | None = None
+    """A corpus to measure on; None holds out rows of the corpus."""
+    target: str | None = None
+    """A corpus to be good at (dga, doge, importance); None aims at all domains alike."""
+    graph: str = "learned"
+    """skillit: a JSON file with a (K, K) list, rows train columns; or "learned"."""
+    graph_steps: int = 20
+    """skillit: steps of each of the K short runs that a graph is learned from."""
+    steps: int = 300
+    """Of each phase."""
+    batch_size: int = 16
+    """Rows a step, over all ranks."""
+    eval_rows: int = 64
+    """Rows of each domain that are measured."""
+    seed: int = 0
+    """Of the model and of the order."""
+    width: int = 128
+    """Of the model, a multiple of 32."""
+    layers: int = 4
+    """Blocks of the model."""
+    peak_rate: float = 1e-3
+    """Learning rate after the warm-up; a cosine takes it to a tenth."""
+    dtype: str = "float32"
+    """Of parameters and activations; float64 to compare runs."""
+    sampling: str = "independent"
+    """Of the loader; or stratified."""
+    checkpoint: str | None = None
+    """File to save to, and to go on from if it exists."""
+    checkpoint_every: int = 100
+    """Steps between saves."""
+    log_every: int = 10
+    """Steps between entries of the history of weights."""
+    time: bool = False
+    """Measure what the method costs in percent of a step."""
+    step_size: float | None = None
+    """doremi (1), dga (1), skillit (0.5): eta."""
+    update_every: int = 10
+    """dga, doge, skillit: steps between measurements."""
+    probe_rows: int = 8
+    """dga, doge, skillit: rows of each domain in a measurement, over all ranks."""
+    ema: float = 0.1
+    """dga: share of the new weights in the average."""
+    mu: float = 0.05
+    """doge: Bregman coefficient, per unit of learning rate times alignment."""
+    rule: str = "paper"
+    """odm: paper, perplexity or exp3."""
+    smoothing: float = 1e-3
+    """doremi, doge: share of uniform weights; importance: pseudo-rows of each domain."""
+    temperature: float = 2.0
+    """temperature: 1 is natural."""
+    max_epochs: float = 4.0
+    """unimax: most often that a row may come."""
+    reference: str = "natural"
+    """doremi: what reference and proxy are drawn by, natural or uniform."""
+    forward: bool = False
+    """dga, doge: measure all domains in one forward-mode pass."""
+
+
+def what_counts(settings: Settings) -> dict[str, Any]:
+    """The settings that a run's numbers depend on."""
+    ignored = ("checkpoint", "checkpoint_every", "log_every", "time")
+    return {name: value for name, value in asdict(settings).items() if name not in ignored}
