@@ -108,6 +108,8 @@ class RowOrder:
         blocked = np.flatnonzero(table >= 0)
         if blocked.size == 0:
             return permuted(position, size, stream_key(self._key[group], epoch.astype(np.uint64)))
+        if blocked.size == group.size:
+            return self._blocks.rows(table, epoch, position)
         row = np.empty_like(position)
         whole = np.flatnonzero(table < 0)  # a slice within one block: no table is needed
         key = stream_key(self._key[group[whole]], epoch[whole].astype(np.uint64))
@@ -201,6 +203,8 @@ class _BlockTables:
 
     def rows(self, group: Counts, epoch: Counts, position: Counts) -> Counts:
         """Row within the slice of each position, group by group and epoch by epoch."""
+        if (self._epoch[group] == epoch).all():  # almost always: the tables are made
+            return self._looked_up(group, epoch, position)
         row = np.empty_like(position)
         todo = np.arange(group.size)
         while todo.size:

@@ -322,13 +322,13 @@ def test_weights_may_be_a_mapping_a_list_an_array_or_a_tensor(corpus):
     [
         ({"web": 1.0}, "'books' is missing"),
         ([1, 1, 1, 0, 1], r"shape \(5,\)"),
-        ([[1, 1, 1, 0, 1, 1]], r"shape \(1, 6\)"),
+        (np.array([[1, 1, 1, 0, 1, 1]]), r"shape \(1, 6\)"),
         ([1, 1, 1, 1, 1, 1], "'none'.* holds no rows"),
         ([0, 0, 0, 0, 0, 0], "all weights"),
         ([1, 1, 1, 0, 1, -1], "'web'.* -1.0"),
         (torch.tensor([1, 1, 1, 0, 1, float("nan")]), "'web'.* nan"),
         (np.array([1, 1, 1, 0, 1, np.inf]), "'web'.* inf"),
-        (None, r"shape \(\)"),
+        (None, "None, which is not one number a domain"),
         ("uniform", "not one number a domain"),
     ],
 )
