@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mixstream import __version__
 from mixstream.cli import convert, demo, draw, inspect, verify
 from mixstream.errors import MixstreamError
 
@@ -22,17 +23,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in _COMMANDS:
         module.add_command(commands)
-    options = parser.parse_args(arguments)
+    parser.add_argument("--version", action="version", version=f"mixstream {__version__}")
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not (hasattr(options, "late") and options.late(options, rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         code: int = options.run(options)
         sys.stdout.flush()
     except MixstreamError as error:
         print(f"mixstream: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # standard output on a full disk, say
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe, `head` say, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"mixstream: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mixstream: stopped. The same command goes on from here.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code

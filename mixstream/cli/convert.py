@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixstream.cli.arguments import num_cores
 from mixstream.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    parser.set_defaults(late=_late_output)
     add("raw", nargs="?", metavar="RAW", help="folder with a sub-folder for each domain")
     add("out", metavar="OUT", help="the corpus: a new or empty folder, or one left unfinished")
     add("--recipe", metavar="FILE", help="TOML file with these options; the command line wins")
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     given = {
         name: value
         for name, value in vars(options).items()
-        if value is not None and name not in ("run", "recipe", "domain", "quiet", "out")
+        if value is not None and name not in ("run", "late", "recipe", "domain", "quiet", "out")
     }
     if options.domain:
         given["domains"] = _patterns(options.domain)
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             f"RAW is {options.raw!r}, but the [domains] of {options.recipe} have places of their "
             f"own; leave RAW out, or name the domains here: --domain NAME=GLOB."
         )
-    settings = {"raw": None, "workers": len(os.sched_getaffinity(0))} | settings | given
+    settings = {"raw": None, "workers": num_cores()} | settings | given
     for key in ("tokenizer", "seq_len"):
         if key not in settings:
             raise RecipeError(f"no {key}; give --{key.replace('_', '-')}, or {key} in a recipe.")
@@ -81,6 +82,14 @@ def run(options: argparse.Namespace) -> int:
         report = convert(out=options.out, on_progress=bar.update, **settings)
     if not options.quiet:
         print_report(report)
+    for name, entry in report.domains.items():
+        if entry.documents == 0 and entry.dropped:  # too likely a slip to keep quiet about
+            print(
+                f"mixstream: warning: every document of domain {name!r} was dropped: "
+                f"{', '.join(f'{reason} {number:,}' for reason, number in entry.dropped.items())}. "
+                f"Is --text-field right?",
+                file=sys.stderr,
+            )
     return 0
 
 
@@ -94,6 +103,14 @@ def print_report(report: ConversionReport) -> None:
         for reason, places in reasons.items():
             number = report.domains[domain].dropped[reason]
             print(f"dropped from {domain}: {number:,} {reason}, first at {places[0]}")
+
+
+def _late_output(options: argparse.Namespace, rest: list[str]) -> bool:
+    """Takes an OUT that stands apart from RAW, which argparse has taken for OUT."""
+    if len(rest) != 1 or rest[0].startswith("-") or options.raw is not None:
+        return False
+    options.raw, options.out = options.out, rest[0]
+    return True
 
 
 def _patterns(domains: list[str]) -> dict[str, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixstream.cli.arguments import num_cores
 from mixstream.cli.demo_text import write_domains
 from mixstream.cli.table import table
 
@@ -87,7 +87,7 @@ def _converted(raw: Path, tokenizer: Path, out: Path) -> Corpus:
     from mixstream.corpus.convert import convert
     from mixstream.corpus.corpus import open_corpus
 
-    workers = len(os.sched_getaffinity(0))
+    workers = num_cores()
     _say(f"3. mixstream convert {raw} {out} --tokenizer {tokenizer.name} --seq-len {_SEQ_LEN}")
     convert(raw, out, tokenizer=tokenizer, seq_len=_SEQ_LEN, workers=workers)
     corpus = open_corpus(out)
@@ -178,7 +178,8 @@ def train_tokenizer(texts: dict[str, list[str]], path: Path, *, vocab_size: int)
         show_progress=False,
     )
     tokenizer.train_from_iterator(_all_texts(texts), trainer)
-    tokenizer.save(str(path))
+    tokenizer.save(f"{path}.tmp")
+    Path(f"{path}.tmp").replace(path)  # whole or absent: a later run takes it as it is
 
 
 def _all_texts(texts: dict[str, list[str]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import argparse
 
 import numpy as np
 
+from mixstream.cli.arguments import at_least
 from mixstream.cli.table import table
 from mixstream.errors import WeightsError
 
@@ -26,10 +27,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--weights", nargs="+", metavar="NAME=W", help="every domain; default: share of the rows"
     )
-    parser.add_argument("--rows", type=int, default=100_000, metavar="N", help="default: 100000")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
-        "--stratum", type=int, metavar="N", help="draw by strata of N rows, not row by row"
+        "--rows", type=at_least(1), default=100_000, metavar="N", help="default: 100000"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--stratum", type=at_least(1), metavar="N", help="draw by strata of N rows, not row by row"
     )
     parser.set_defaults(run=run)
 
@@ -39,8 +42,6 @@ def run(options: argparse.Namespace) -> int:
     from mixstream.corpus.corpus import open_corpus
     from mixstream.mixing.sampler import MixSampler
 
-    if options.rows < 1:
-        raise WeightsError(f"--rows is {options.rows}; give at least 1.")
     sampler = MixSampler(
         open_corpus(options.corpus).layout,
         None if options.weights is None else parsed_weights(options.weights),

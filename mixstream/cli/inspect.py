@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from mixstream.cli.arguments import at_least
 from mixstream.cli.table import table
 from mixstream.errors import RecipeError
 
@@ -24,10 +25,16 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "with --show the first rows.",
     )
     parser.add_argument("corpus", metavar="CORPUS", help="a corpus, or a folder of MDS shards")
-    parser.add_argument("--show", type=int, metavar="N", help="decode N rows of each domain")
+    parser.add_argument(
+        "--show", type=at_least(1), metavar="N", help="decode N rows of each domain"
+    )
     parser.add_argument(
         "--tokenizer", metavar="T", help="the corpus's tokenizer.json, to show text"
     )
+    parser.add_argument(
+        "--end-of-text", metavar="TOKEN", help="as it was given to convert, for that tokenizer"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="where compressed shards are opened to")
     parser.add_argument("--domain", metavar="NAME", help="show rows of this domain alone")
     parser.set_defaults(run=run)
 
@@ -36,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the table and the rows."""
     from mixstream.corpus.corpus import open_corpus
 
-    corpus = open_corpus(options.corpus)
+    corpus = open_corpus(options.corpus, cache=options.cache)
     print(_headline(corpus))
     print(domain_table(corpus))
     if options.show:
@@ -82,7 +89,7 @@ def _headline(corpus: Corpus) -> str:
 
 def _show(corpus: Corpus, options: argparse.Namespace) -> None:
     """The first rows of each domain, decoded, or as ids where no tokenizer is known."""
-    tokenizer = _tokenizer(corpus, options.tokenizer)
+    tokenizer = _tokenizer(corpus, options.tokenizer, options.end_of_text)
     if options.domain is not None and options.domain not in corpus.domains:
         raise RecipeError(
             f"no domain {options.domain!r}; the corpus holds {', '.join(corpus.domains)}."
@@ -94,14 +101,14 @@ def _show(corpus: Corpus, options: argparse.Namespace) -> None:
             print(tokenizer.decode(ids.astype("uint32")) if tokenizer else ids.tolist())
 
 
-def _tokenizer(corpus: Corpus, name: str | None) -> Tokenizer | None:
+def _tokenizer(corpus: Corpus, name: str | None, end_of_text: str | None) -> Tokenizer | None:
     """The tokenizer to decode with; refuses one that is not the corpus's."""
     from mixstream.corpus.tokenizers import open_tokenizer
 
     known = corpus.manifest.tokenizer if corpus.manifest else None
     if name is None and (known is None or known.name != "bytes"):
         return None
-    tokenizer = open_tokenizer(name or "bytes")
+    tokenizer = open_tokenizer(name or "bytes", end_of_text=end_of_text)
     if known is not None and known.sha256 != tokenizer.sha256:
         raise RecipeError(
             f"the corpus was made with tokenizer {known.name} (sha256 {known.sha256[:16]}...), not "

@@ -13,7 +13,7 @@ import zstandard
 from mixstream.corpus.shard import FileEntry, ShardEntry, write_whole
 from mixstream.errors import ShardError
 
-__all__ = ["check_file", "raw_shard_path"]
+__all__ = ["check_file", "decompress", "raw_shard_path"]
 
 CHUNK_BYTES = 1 << 20
 
@@ -49,6 +49,18 @@ def raw_shard_path(folder: Path, entry: ShardEntry, cache: Path | None = None) -
     target = beside if cache is None else cache / _cache_name(folder, entry)
     if _size(target) == entry.raw.num_bytes:
         return target
+    decompress(folder, entry, target)
+    return target
+
+
+def decompress(folder: Path, entry: ShardEntry, target: Path) -> None:
+    """Makes the raw form of a compressed shard, checked, whatever lies there already.
+
+    Raises:
+        ShardError: the shard is missing or damaged, or there is no room or no right to write.
+    """
+    assert entry.zip is not None, "a raw shard has nothing to decompress"
+    beside = folder / entry.raw.name
     if entry.compression is None or entry.compression.partition(":")[0] != "zstd":
         raise ShardError(
             f"{folder / entry.zip.name} is compressed with {entry.compression!r}; mixstream reads "
@@ -71,7 +83,6 @@ def raw_shard_path(folder: Path, entry: ShardEntry, cache: Path | None = None) -
             f"cannot decompress {packed} to {target} ({entry.raw.num_bytes} bytes): {error}. "
             f"Make room there, or give a folder that has it: open_corpus(..., cache=...)."
         ) from error
-    return target
 
 
 def _size(path: Path) -> int:

@@ -61,10 +61,12 @@ def plan_moves(recipe: Recipe, finished: FinishedUnits, work: Path) -> None:
 def move_into_place(out: Path, work: Path) -> None:
     """Gives every file its final name; done once more after a kill, it goes on."""
     moves = orjson.loads((work / "commit.json").read_bytes())["moves"]
+    for folder in sorted({(out / target).parent for _, target in moves}):
+        folder.mkdir(exist_ok=True)
+    sync_folder(out)  # a folder's own name is safe before the first shard leaves the work folder
     for kind in (".mds", ".mds.zst", "/index.json", "corpus.json"):
         folders = set()
         for source, target in (move for move in moves if move[1].endswith(kind)):
-            (out / target).parent.mkdir(exist_ok=True)
             try:
                 os.replace(work / source, out / target)
             except FileNotFoundError as error:

@@ -138,6 +138,10 @@ def convert(
         shutil.rmtree(out / _WORK, ignore_errors=True)  # left by a kill in the very last step
         return ConversionReport(path=out, domains=read_manifest(out).domains, examples={})
     with _own_work(out, recipe) as work:
+        if (out / "corpus.json").exists():  # by another process, before this one had the lock
+            shutil.rmtree(work, ignore_errors=True)
+        if _is_finished(out, recipe):
+            return ConversionReport(path=out, domains=read_manifest(out).domains, examples={})
         examples: dict[str, dict[str, list[str]]] = {}
         if not (work / "commit.json").exists():
             _run_units(recipe, work, workers=workers, on_progress=on_progress)

@@ -26,7 +26,7 @@ MAX_READERS = 32
 MIXED = "Files of two conversions are mixed: copy the corpus or convert it again."
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Corpus:
     """An open corpus; `open_corpus` makes one. It may be pickled, and used after a fork."""
 
@@ -48,6 +48,12 @@ class Corpus:
     """(K,) int64, bytes of each domain's shards as they lie on disk."""
     pool: RowPool
     """The mapped shards."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Corpus({len(self.domains)} domains, {int(self.num_rows.sum()):,} rows of "
+            f"{self.seq_len:,} {self.dtype.name}, fingerprint {self.fingerprint})"
+        )
 
     @property
     def num_rows(self) -> Counts:
@@ -100,7 +106,8 @@ def open_corpus(
             its name; or a mapping from domain name to MDS folder. Rows are of one length in all
             folders; ids of several dtypes come as the smallest one that holds them all.
         cache: a folder for the raw forms of compressed shards; beside them if not given.
-        end_id: the end-of-text id of a corpus of others; a converted one knows its own.
+        end_id: the end-of-text id of a corpus of others; converted ones know their own, and so do
+            single folders of one that are opened where they lie.
 
     Raises:
         ShardError: if there is no such corpus, or it is unfinished, damaged or of another format.
@@ -108,7 +115,7 @@ def open_corpus(
     cache_folder = None if cache is None else Path(cache)
     if isinstance(path, Mapping):
         folders = {name: Path(folder) for name, folder in path.items()}
-        return _open_folders(folders, cache_folder, end_id)
+        return _open_folders(folders, cache_folder, _known_end_id(folders, end_id))
     folder = Path(path)
     if (folder / "corpus.json").is_file():
         return _open_converted(folder, cache_folder, end_id)
@@ -118,7 +125,8 @@ def open_corpus(
             f"Run the same convert command again: it goes on where it stopped."
         )
     if (folder / "index.json").is_file():
-        return _open_folders({folder.resolve().name: folder}, cache_folder, end_id)
+        folders = {folder.resolve().name: folder}
+        return _open_folders(folders, cache_folder, _known_end_id(folders, end_id))
     raise ShardError(
         f"{folder} holds neither corpus.json nor index.json. Give a folder that `mixstream "
         f"convert` made, or MDS folders: open_corpus({{'name': 'folder', ...}})."
@@ -176,6 +184,20 @@ def _open_folders(folders: Mapping[str, Path], cache: Path | None, end_id: int |
         for name, index in indexes.items()
     ]
     return _corpus(domains, (seq_len, common), cache, (None, end_id))
+
+
+def _known_end_id(folders: Mapping[str, Path], end_id: int | None) -> int | None:
+    """The given end-of-text id, or the one that all folders, parts of converted corpora, share."""
+    found: set[int | None] = set()
+    for folder in folders.values():
+        place = folder.resolve()
+        beside = place.parent / "corpus.json"
+        manifest = read_manifest(place.parent) if beside.is_file() else None
+        known = manifest is not None and place.name in manifest.domains
+        found.add(manifest.tokenizer.end_id if manifest is not None and known else None)
+    if end_id is None and len(found) == 1:
+        return found.pop()
+    return end_id
 
 
 def _row_kind(index: ShardIndex, cache: Path | None) -> tuple[TokenDtype, int]:

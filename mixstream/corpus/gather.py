@@ -293,9 +293,10 @@ class RowPool:
         if self._pitch > 1:
             shape, strides = (num_places, self._seq_len), (self._pitch, self._dtype.itemsize)
             self._windows = [memory_array(origin, shape, strides, self._dtype.str)]
-            # anything else is copied whole by take, and this is all of the memory
-            assert self._windows[0].flags.c_contiguous, "rows on a grid are one array"
-            assert self._windows[0].flags.aligned, "rows on a grid are aligned"
+            flags = self._windows[0].flags
+            if not (flags.c_contiguous and flags.aligned):
+                # take would copy it whole, and it is all of the memory: no `assert`, for python -O
+                raise ShardError(f"rows from address {low} on lie on no grid; report this, please")
         else:
             self._windows = [
                 memory_array(origin, (num_places,), (1,), f"|V{size}") for size in row_bytes

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from mixstream.corpus.files import KINDS, list_files, shown
+from mixstream.corpus.files import KINDS, file_kind, list_files, shown
 from mixstream.corpus.jsonfile import MAX_NAME_BYTES, checked_name
 from mixstream.corpus.packing import open_packer
 from mixstream.corpus.shard import MAX_SHARD_BYTES
@@ -70,6 +70,11 @@ class RowSettings:
             raise RecipeError(
                 f"tokenizer {tokenizer.name!r} states end_id {tokenizer.end_id}, but a vocabulary "
                 f"of {tokenizer.vocab_size}; mend its vocab_size."
+            )
+        if tokenizer.vocab_size > 2**32:
+            raise RecipeError(
+                f"tokenizer {tokenizer.name!r} states a vocabulary of {tokenizer.vocab_size}, but "
+                f"rows hold ids below 2**32; renumber its ids."
             )
         num_bytes = self.rows_per_shard * (self._row_bytes + 4) + _MAX_HEADER_BYTES
         if num_bytes > MAX_SHARD_BYTES:
@@ -170,6 +175,7 @@ def domain_files(
         found = {folder.name: _in_folder(folder, leave_out) for folder in folders}
     for name, files in found.items():
         _check_domain(name, len(files))
+    _check_endings([path for files in found.values() for _, path in files])
     return found
 
 
@@ -280,6 +286,19 @@ def _is_left_out(match: str, pattern: str) -> bool:
 
 def _lies_in(path: Path, folder: Path) -> bool:
     return folder.exists() and folder.resolve() in path.resolve().parents
+
+
+def _check_endings(paths: Sequence[Path]) -> None:
+    """Refuses files that cannot be read before any is read, all of them at once."""
+    faults = []
+    for path in paths:
+        try:
+            file_kind(path)
+        except SourceError as error:
+            faults.append(str(error))
+    if faults:
+        more = f" So are {len(faults) - 1} more files." if len(faults) > 1 else ""
+        raise SourceError(faults[0] + more)
 
 
 def _check_domain(name: str, num_files: int) -> None:

@@ -40,6 +40,7 @@ REASONS = (
     "no_text",  # the field is missing, or null
     "text_not_a_string",
     "too_long",  # more than max_document_bytes
+    "no_tokens",  # the tokenizer made no id of it; convert counts these
 )
 """Why a document is bad: every reason there is."""
 

@@ -135,6 +135,7 @@ def run_unit(unit: Unit, settings: RowSettings, folder: Path) -> UnitReport:
     for documents in _document_batches(unit, settings, tally):
         ids, lengths = tokenizer.encode([document.text for document in documents])
         _check_ids(tokenizer, ids, lengths, len(documents))
+        lengths = lengths.astype(np.int64)  # one more each for the end id must not wrap
         tally.count(documents, lengths)
         writer.add(packer.pack(*with_end_ids(ids, lengths, tokenizer.end_id)))
     writer.add(packer.flush())

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mixstream.corpus.cache import check_file, raw_shard_path
+from mixstream.corpus.cache import check_file, decompress
 from mixstream.corpus.corpus import Corpus, open_corpus
 from mixstream.corpus.index import read_index
 from mixstream.corpus.layout import map_rows, read_layout
+from mixstream.corpus.manifest import read_manifest
 from mixstream.corpus.packing import num_padding
 from mixstream.corpus.shard import ShardEntry
 from mixstream.errors import ShardError
@@ -34,9 +35,24 @@ def corpus_faults(path: Path) -> Iterator[str]:
         corpus = open_corpus(path)
     except ShardError as error:
         yield str(error)
+        yield from _faults_of_the_rest(path)
         return
     for name in corpus.domains:
         yield from _domain_faults(corpus, name, path if corpus.manifest is None else path / name)
+
+
+def _faults_of_the_rest(path: Path) -> Iterator[str]:
+    """The faults of the domains that can be opened one by one, where the whole corpus cannot."""
+    try:
+        domains = read_manifest(path).domains
+    except ShardError:
+        return  # it has been told
+    for name in domains:
+        try:
+            corpus = open_corpus({name: path / name})
+        except ShardError:
+            continue
+        yield from _domain_faults(corpus, name, path / name)
 
 
 def _domain_faults(corpus: Corpus, name: str, folder: Path) -> Iterator[str]:
@@ -63,12 +79,12 @@ def _checked_padding(folder: Path, entry: ShardEntry, corpus: Corpus) -> int:
     """Padding of one shard's rows, after everything else about it has been found right."""
     with tempfile.TemporaryDirectory(prefix="mixstream-verify-") as cache:
         beside = folder / entry.raw.name
-        packed = entry.zip is not None and not beside.exists()
-        if packed:
-            path = raw_shard_path(folder, entry, Path(cache))  # compares both checksums
-        else:
-            path = beside
-            _check_raw(path, entry)
+        path = beside
+        if entry.zip is not None:
+            path = Path(cache) / beside.name
+            decompress(folder, entry, path)  # compares both checksums
+        if entry.zip is None or beside.exists():
+            _check_raw(beside, entry)
         layout = read_layout(path, entry)
         rows = map_rows(path, layout)
         tokens = np.ascontiguousarray(rows).view(layout.dtype)

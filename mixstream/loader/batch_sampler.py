@@ -12,8 +12,9 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from mixstream.arrays import Addresses
-from mixstream.errors import StepError, WeightsError
+from mixstream.errors import StateError, StepError, WeightsError
 from mixstream.mixing.sampler import Draw, Mark, MixSampler, SamplerState
+from mixstream.mixing.state import check_keys
 from mixstream.mixing.weights import WeightChange, WeightsLike
 
 __all__ = ["BatchSamplerState", "MixBatchSampler"]
@@ -166,6 +167,10 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         while next(iter(self._marks)) < step:
             self._marks.popitem(last=False)
 
+    def row(self, step: int) -> int:
+        """The first row of a step that is drawn and not forgotten."""
+        return self._mark(step).row
+
     def state_dict(self, step: int | None = None) -> BatchSamplerState:
         """The state after `step` batches were delivered; None means all that are drawn.
 
@@ -181,6 +186,9 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         Raises:
             StateError: the state does not fit the sampler's layout or settings.
         """
+        check_keys(state, BatchSamplerState.__annotations__, "batch sampler's")
+        if not isinstance(state["step"], int) or state["step"] < 0:
+            raise StateError(f"the state's step is {state['step']!r}; the state is damaged.")
         self.sampler.load_state_dict(state["sampler"], adopt_stratum=True)
         self.step = state["step"]
         self._marks = OrderedDict({self.step: self.sampler.mark()})

@@ -23,6 +23,7 @@ from mixstream.loader.ranks import (
 )
 from mixstream.mixing.sampler import MixSampler
 from mixstream.mixing.settings import OnExhausted, Sampling
+from mixstream.mixing.state import check_keys
 from mixstream.mixing.weights import WeightChange, WeightsLike
 
 __all__ = ["Loader", "LoaderState"]
@@ -41,9 +42,10 @@ class LoaderState(TypedDict):
 class Loader(DataLoader[Any]):
     """A torch DataLoader over a corpus whose domain weights may change while it runs.
 
-    Iterating never ends, but for on_exhausted="stop". Leaving the loop and iterating again goes on
-    with the next undelivered batch. With num_workers=0, which is the recommended setting (gathering
-    rows from mapped shards is a memcpy), a change of the weights is felt by the very next batch.
+    Iterating ends only where max_epochs ends it: under on_exhausted="stop", or with no domain left.
+    Leaving the loop and iterating again goes on with the next undelivered batch. With
+    num_workers=0, which is the recommended setting (gathering rows from mapped shards is a memcpy),
+    a change of the weights is felt by the very next batch.
 
     Args:
         corpus: from `open_corpus`.
@@ -228,7 +230,7 @@ class Loader(DataLoader[Any]):
         if num_rows < 0 or draw < 0:
             raise ValueError(f"num_rows is {num_rows} and draw is {draw}; give at least 0.")
         index = self.domains.index(domain) if isinstance(domain, str) else domain
-        place = self.batches.state_dict(self._step)["sampler"]["row"]
+        place = self.batches.row(self._step)
         addresses = self.batches.sampler.probe(
             index,
             range(self.batches.rank * num_rows, (self.batches.rank + 1) * num_rows),
@@ -255,7 +257,8 @@ class Loader(DataLoader[Any]):
         Raises:
             StateError: the state is of another corpus, setting or version; both values are named.
         """
-        if state.get("version") != _STATE_VERSION:
+        check_keys(state, LoaderState.__annotations__, "loader's")
+        if state["version"] != _STATE_VERSION:
             raise StateError(
                 f"the loader's state has version {state.get('version')!r}, this mixstream reads "
                 f"version {_STATE_VERSION}; load it with the mixstream that saved it."
@@ -271,7 +274,7 @@ class Loader(DataLoader[Any]):
 
     def _drawn(self) -> Iterator[Batch]:
         """The batches as they are drawn."""
-        if self.num_workers == 0 and not self.pin_memory:
+        if self.num_workers == 0 and not self.pin_memory and self.collate_fn is passed_on:
             # torch's own loop around a dataset in this process would cost a fifth of a step
             dataset: Any = self.dataset
             return map(dataset.batch, self.batches)

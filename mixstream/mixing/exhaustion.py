@@ -65,7 +65,6 @@ class EpochLimits:
             name = self._domains[group[over[0]] % len(self._domains)]
             raise WeightsError(
                 f"domain {name!r} has reached its max_epochs of {self._max_epochs[name]} before "
-                f"row {first_row + over[0]}; set its weight to 0, raise max_epochs, or take "
-                f"on_exhausted='redistribute'."
+                f"row {first_row + over[0]}; set its weight to 0 to go on."
             )
         return int(over[0]) if over.size else group.size

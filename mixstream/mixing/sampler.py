@@ -29,7 +29,13 @@ from mixstream.mixing.settings import (
     checked_layout,
     epoch_caps,
 )
-from mixstream.mixing.state import STATE_VERSION, Mark, SamplerState, checked_settings
+from mixstream.mixing.state import (
+    STATE_VERSION,
+    Mark,
+    SamplerState,
+    checked_place,
+    checked_settings,
+)
 from mixstream.mixing.weights import WeightChange, WeightsLike, natural_weights, simplex_point
 from mixstream.rng import name_key, permuted, stream_key
 
@@ -317,18 +323,17 @@ class MixSampler:
         Raises:
             StateError: the state is of another version, layout or setting; both values are named.
         """
-        self.settings = checked_settings(
+        settings = checked_settings(
             state,
             self.settings,
             layout=self._layout_digest,
             domains=self.domains,
             adopt_stratum=adopt_stratum,
         )
+        row, counts, log = checked_place(state, self.domains, self._counts.shape)
+        self.settings = settings
         self.version += 1
-        self._row, self._table = state["row"], None
-        self._counts = np.array(state["counts"], dtype=np.int64).reshape(self._counts.shape)
-        weights = np.array([state["weights"][name] for name in self.domains])
-        self._log = WeightLog.of_state(self._row, weights, state["changes"])
+        self._row, self._counts, self._log, self._table = row, counts, log, None
 
     def _drawn_by_one_table(self, end: int) -> Draw:
         """The next rows up to `end`, a change of the weights, or the end of a domain."""

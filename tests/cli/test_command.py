@@ -129,6 +129,28 @@ def test_verify_finds_a_manifest_that_lies_about_padding(corpus, capsys):
     assert "14 tokens and 2 of padding, but corpus.json says 14 and 3" in capsys.readouterr().out
 
 
+def test_verify_reads_a_compressed_shard_though_its_raw_form_lies_beside(raw, tmp_path, capsys):
+    out = tmp_path / "zipped"
+    arguments = ["convert", str(raw), str(out), "--tokenizer", "bytes", "--seq-len", "8"]
+    assert main([*arguments, "--compression", "zstd", "--quiet"]) == 0
+    assert main(["inspect", str(out), "--show", "1"]) == 0
+    assert (out / "web" / "shard.00000.mds").exists()
+    (out / "web" / "shard.00000.mds.zst").write_bytes(b"garbage")
+    capsys.readouterr()
+    assert main(["verify", str(out)]) == 1
+    assert "web/shard.00000.mds.zst" in capsys.readouterr().out
+
+
+def test_verify_goes_on_where_an_index_is_missing(corpus, capsys):
+    (corpus / "code" / "index.json").unlink()
+    (corpus / "web" / "shard.00000.mds").write_bytes(b"garbage")
+    assert main(["verify", str(corpus)]) == 1
+    faults = capsys.readouterr().out.splitlines()
+    assert len(faults) == 2
+    assert "code/index.json" in faults[0]
+    assert "web/shard.00000.mds" in faults[1]
+
+
 def test_verify_of_a_compressed_corpus_leaves_nothing_behind(raw, tmp_path, capsys):
     out = tmp_path / "zipped"
     arguments = ["convert", str(raw), str(out), "--tokenizer", "bytes", "--seq-len", "8"]
@@ -146,6 +168,37 @@ def test_draw_prints_asked_and_drawn_shares(corpus, capsys):
     assert lines[2] == ["web", "0.7500", "0.7500", "3,000", "1500.0000"]
 
 
+@pytest.mark.parametrize("option", ["--rows", "--stratum"])
+def test_a_number_that_is_none_is_wrong_usage(corpus, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["draw", str(corpus), option, "0"])
+    assert f"argument {option}: '0' is not an integer of at least 1" in capsys.readouterr().err
+
+
+def test_raw_and_out_may_stand_apart(raw, tmp_path, capsys):
+    options = ["--tokenizer", "bytes", "--seq-len", "8", "--quiet"]
+    assert main(["convert", str(raw), *options, str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "corpus.json").exists()
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path / "out"), "more"])
+    assert "unrecognized arguments: more" in capsys.readouterr().err
+
+
+def test_a_domain_that_is_dropped_whole_is_told_even_in_quiet(raw, tmp_path, capsys):
+    options = ["--tokenizer", "bytes", "--seq-len", "8", "--quiet", "--text-field", "content"]
+    assert main(["convert", str(raw), str(tmp_path / "out"), *options]) == 0
+    assert "every document of domain 'web' was dropped: no_text 4" in capsys.readouterr().err
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(corpus):
+    command = [sys.executable, "-m", "mixstream", "inspect", str(corpus)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_draw_reads_no_shard(corpus):
     for shard in corpus.rglob("*.mds"):
         shard.unlink()
@@ -159,7 +212,6 @@ def test_draw_reads_no_shard(corpus):
         (["--weights", "web=x"], "'web=x' is not NAME=NUMBER"),
         (["--weights", "web=1", "web=2"], "domain 'web' is given twice: 1.0 and 2.0"),
         (["--weights", "web=1"], "domain 'code' is missing in weights"),
-        (["--rows", "0"], "--rows is 0; give at least 1"),
     ],
 )
 def test_draw_names_what_is_wrong(corpus, capsys, arguments, message):

@@ -655,3 +655,60 @@ def test_a_gzip_of_many_members_and_a_text_over_many_batches_come_whole(tmp_path
     (folder / "a.jsonl.gz").write_bytes(b"".join(lines))
     convert(tmp_path / "raw", tmp_path / "out", tokenizer="bytes", seq_len=1000)
     assert texts_of(open_corpus(tmp_path / "out"), "web") == texts
+
+
+def test_a_conversion_that_another_one_overtakes_before_the_lock_is_refused(tmp_path, monkeypatch):
+    raw, out = one_domain(tmp_path, "one", "two"), tmp_path / "out"
+    module = sys.modules["mixstream.corpus.convert"]
+    locked = module._own_work
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(module, "_own_work", locked)
+        convert(raw, out, tokenizer="bytes", seq_len=4)
+        return locked(*arguments)
+
+    monkeypatch.setattr(module, "_own_work", overtaken)
+    with pytest.raises(RecipeError, match="made with seq_len=4, now seq_len=8 is asked for"):
+        convert(raw, out, tokenizer="bytes", seq_len=8)
+    assert open_corpus(out).seq_len == 4
+    assert not (out / ".mixstream").exists()
+
+
+def test_an_ending_that_nobody_reads_is_told_before_anything_is_converted(tmp_path):
+    raw = one_domain(tmp_path, "one")
+    for name in ("README.md", "x.json"):
+        (raw / "web" / name).write_text("x")
+    with pytest.raises(SourceError, match=r"README.md: .*So are 1 more files"):
+        convert(raw, tmp_path / "out", tokenizer="bytes", seq_len=4)
+    assert not (tmp_path / "out").exists()
+
+
+class Huge(ByteTokenizer):
+    """Ids beyond what a row holds."""
+
+    vocab_size = 2**33
+
+
+class Narrow(ByteTokenizer):
+    """Counts of one byte each."""
+
+    def encode(self, texts):
+        ids, lengths = super().encode(texts)
+        return ids, lengths.astype(np.uint8)
+
+
+def test_ids_and_counts_never_wrap(tmp_path):
+    raw = one_domain(tmp_path, "x" * 255, "y")
+    with pytest.raises(RecipeError, match="states a vocabulary of 8589934592, but rows hold ids"):
+        convert(raw, tmp_path / "out", tokenizer=Huge(), seq_len=8)
+    report = convert(raw, tmp_path / "out", tokenizer=Narrow(), seq_len=8)
+    assert report.domains["web"].tokens == 258
+
+
+def test_a_folder_of_a_corpus_knows_its_end_of_text(tmp_path):
+    convert(one_domain(tmp_path, "one"), tmp_path / "out", tokenizer="bytes", seq_len=8)
+    assert open_corpus({"any": tmp_path / "out" / "web"}).end_id == 256
+    assert open_corpus(tmp_path / "out" / "web").end_id == 256
+    assert open_corpus({"any": tmp_path / "out" / "web"}, end_id=7).end_id == 7
+    shutil.copytree(tmp_path / "out" / "web", tmp_path / "web")
+    assert open_corpus(tmp_path / "web").end_id is None

@@ -281,9 +281,12 @@ def test_a_state_of_another_version_is_refused_with_both(corpus, version):
 
 def test_what_is_no_state_is_refused(corpus):
     loader = mixstream.Loader(corpus, batch_size=6)
-    for state in ({}, loader.batches.state_dict()):
-        with pytest.raises(StateError, match="version None"):
+    for state in ({}, None, loader.batches.state_dict()):
+        with pytest.raises(StateError, match="no 'version' in the loader's state"):
             loader.load_state_dict(state)
+    state = loader.state_dict()
+    with pytest.raises(StateError, match="the state's step is 'x'"):
+        loader.load_state_dict({**state, "batches": {**state["batches"], "step": "x"}})
 
 
 # weights

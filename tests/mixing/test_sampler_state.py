@@ -183,8 +183,31 @@ def test_a_state_of_another_version_is_refused_naming_both():
     state = MixSampler(LAYOUT).state_dict()
     with pytest.raises(StateError, match=r"has version 99, this mixstream reads version 1"):
         MixSampler(LAYOUT).load_state_dict({**state, "version": 99})
-    with pytest.raises(StateError, match="has version None"):
+    with pytest.raises(StateError, match="no 'version' in the sampler's state, which is dict of"):
         MixSampler(LAYOUT).load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"row": 9}, "counts, of shape .* add up to 10, but its row is 9"),
+        ({"row": -5}, "add up to 10, but its row is -5"),
+        ({"counts": [[11, 0, -1]]}, "add up to 10"),
+        ({"counts": [[10]]}, r"of shape \(1, 1\)"),
+        ({"counts": "x"}, "not what state_dict returned"),
+        ({"weights": {"web": -1.0, "code": 1.0, "books": 1.0}}, r"weights \[-1.0, 1.0, 1.0\]"),
+        ({"weights": {"web": 1.0}}, "not what state_dict returned"),
+        ({"changes": [{"at_row": 99, "weights": [1.0], "reason": ""}]}, r"weights \[1.0\]"),
+        ({"changes": [{"at_row": 99}]}, "not what state_dict returned: KeyError"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(damage, said):
+    sampler = MixSampler(LAYOUT, [1, 1, 0])
+    sampler.take(10)
+    before = sampler.fingerprint
+    with pytest.raises(StateError, match=said):
+        sampler.load_state_dict({**sampler.state_dict(), **damage})
+    assert sampler.fingerprint == before
 
 
 @pytest.mark.parametrize(

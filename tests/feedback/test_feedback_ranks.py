@@ -111,7 +111,7 @@ def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("feedback")
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.feedback.test_ranks", str(rank), str(folder)],
+            [sys.executable, "-m", "tests.feedback.test_feedback_ranks", str(rank), str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
