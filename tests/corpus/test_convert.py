@@ -571,7 +571,7 @@ def test_a_nasty_file_ends_in_documents_or_counted_reasons_or_an_error_that_name
             assert str(path) in str(caught.value)
             if bad:
                 assert f"{bad[0].source}: {bad[0].reason}: " in str(caught.value)
-            assert {each.name for each in (tmp_path / "out").iterdir()} == {".mixstream"}
+            assert {each.name for each in (tmp_path / "out").glob("*")} <= {".mixstream"}
         else:
             entry = convert(tmp_path / "raw", tmp_path / "out", **options).domains["nasty"]
             assert entry.documents == len(good)
