@@ -17,6 +17,7 @@ from mixstream.errors import (
     StateError,
     StepError,
     WeightsError,
+    WorkerError,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from mixstream.corpus.corpus import Corpus, open_corpus
     from mixstream.loader import Loader, MixBatchSampler, RowDataset
     from mixstream.mixing.sampler import MixSampler
+    from mixstream.mixing.schedule import Schedule, curriculum
+    from mixstream.mixing.schedule_file import read_schedule
     from mixstream.mixing.weights import WeightChange
+    from mixstream.runlog import Run, drawn_counts, read_run, replay, request_weights, seen_at
 
 __all__ = [
     "ConversionReport",
@@ -35,14 +39,24 @@ __all__ = [
     "MixstreamError",
     "RecipeError",
     "RowDataset",
+    "Run",
+    "Schedule",
     "ShardError",
     "SourceError",
     "StateError",
     "StepError",
     "WeightChange",
     "WeightsError",
+    "WorkerError",
     "convert",
+    "curriculum",
+    "drawn_counts",
     "open_corpus",
+    "read_run",
+    "read_schedule",
+    "replay",
+    "request_weights",
+    "seen_at",
 ]
 
 __version__ = "0.1.0"
@@ -54,9 +68,18 @@ _HOMES = {
     "MixBatchSampler": "mixstream.loader",
     "MixSampler": "mixstream.mixing.sampler",
     "RowDataset": "mixstream.loader",
+    "Run": "mixstream.runlog",
+    "Schedule": "mixstream.mixing.schedule",
     "WeightChange": "mixstream.mixing.weights",
     "convert": "mixstream.corpus.convert",
+    "curriculum": "mixstream.mixing.schedule",
+    "drawn_counts": "mixstream.runlog",
     "open_corpus": "mixstream.corpus.corpus",
+    "read_run": "mixstream.runlog",
+    "read_schedule": "mixstream.mixing.schedule_file",
+    "replay": "mixstream.runlog",
+    "request_weights": "mixstream.runlog",
+    "seen_at": "mixstream.runlog",
 }
 
 

@@ -1,12 +1,17 @@
 """Every exception that mixstream raises on purpose; the tree stands here, the raising elsewhere.
 
 MixstreamError
-├── RecipeError  (ValueError)  a conversion setting: names the key, the file, the mend
+├── RecipeError  (ValueError)  a setting of a command: names the key, the file, the mend
 ├── SourceError  (ValueError)  a raw input: names the file and the line, record or byte
 ├── ShardError   (OSError)     a corpus on disk: names the file, what it says and what was found
+│   ├── ShardMissingError      a file or object that an index names is not there
+│   ├── ShardForbiddenError    storage refuses the key, the secret or the right to read
+│   ├── ShardCorruptError      bytes that are not what their index says: both are named
+│   └── ShardUnreachableError  storage did not answer, however often it was asked
 ├── WeightsError (ValueError)  weights: names the domain or value, and the domains that exist
 ├── StepError    (ValueError)  a change asked for a drawn row: names both rows
-└── StateError   (ValueError)  a state that does not fit corpus, seed or version: names both values
+├── StateError   (ValueError)  a state that does not fit corpus, seed or version: names both values
+└── WorkerError  (RuntimeError) a worker process that died: names it, its exit code and the step
 """
 
 from __future__ import annotations
@@ -14,11 +19,16 @@ from __future__ import annotations
 __all__ = [
     "MixstreamError",
     "RecipeError",
+    "ShardCorruptError",
     "ShardError",
+    "ShardForbiddenError",
+    "ShardMissingError",
+    "ShardUnreachableError",
     "SourceError",
     "StateError",
     "StepError",
     "WeightsError",
+    "WorkerError",
 ]
 
 
@@ -27,7 +37,7 @@ class MixstreamError(Exception):
 
 
 class RecipeError(MixstreamError, ValueError):
-    """A setting of a conversion that cannot be met."""
+    """A setting of a conversion, a picture or another command that cannot be met."""
 
 
 class SourceError(MixstreamError, ValueError):
@@ -36,6 +46,22 @@ class SourceError(MixstreamError, ValueError):
 
 class ShardError(MixstreamError, OSError):
     """A corpus on disk that is missing, damaged or of a kind that mixstream does not read."""
+
+
+class ShardMissingError(ShardError):
+    """A file or object that should be there and is not."""
+
+
+class ShardForbiddenError(ShardError):
+    """Storage that refuses to be read with these credentials."""
+
+
+class ShardCorruptError(ShardError):
+    """A file whose bytes are not what its index says, however often it was fetched."""
+
+
+class ShardUnreachableError(ShardError):
+    """Storage that did not answer, or not in time, in all attempts."""
 
 
 class WeightsError(MixstreamError, ValueError):
@@ -48,3 +74,7 @@ class StepError(MixstreamError, ValueError):
 
 class StateError(MixstreamError, ValueError):
     """A saved state that does not belong to this corpus, these settings or this version."""
+
+
+class WorkerError(MixstreamError, RuntimeError):
+    """A worker process that ended, could not start, or whose error cannot be rebuilt."""

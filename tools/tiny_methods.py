@@ -5,6 +5,7 @@ To add one: a function Bench -> Method in METHODS, and its phases in PHASES if i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,9 @@ class Bench:
         return feedback.forward_alignment(probe, mixed, direction, self.num_domains)
 
     def probe_losses(self) -> np.ndarray:
-        """(K,) loss of random training rows of each domain, nats per token."""
+        """(M,) loss of each of the target's domains; (K,) of random training rows without one."""
+        if self.target is not None:
+            return self.target.losses(self.model)
         meter = feedback.LossMeter(self.num_domains)
         with feedback.undisturbed(self.model), torch.no_grad():
             for batch in self.probes(0):
@@ -122,6 +125,13 @@ def uniform(bench: Bench) -> Method:
 def natural(bench: Bench) -> Method:
     """Each domain by its share of the rows."""
     return Method(bench.natural)
+
+
+def fixed(bench: Bench) -> Method:
+    """As the user says."""
+    if bench.settings.weights is None:
+        raise SystemExit(f"fixed needs --weights: a JSON list of {bench.num_domains} numbers.")
+    return Method(np.array(json.loads(bench.settings.weights), dtype=np.float64))
 
 
 def temperature(bench: Bench) -> Method:
@@ -198,7 +208,7 @@ def dga(bench: Bench) -> Method:
 def skillit(bench: Bench) -> Method:
     """Sampling weights from the losses of a round and the graph of who trains whom."""
     eta = 0.5 if bench.settings.step_size is None else bench.settings.step_size
-    algorithm = methods.SkillIt(bench.earlier["graph"], step_size=eta)
+    algorithm = methods.SkillIt(bench.earlier["graph"], step_size=eta, window=bench.settings.window)
 
     def steer(seen: Seen) -> np.ndarray | None:
         if (seen.step + 1) % bench.settings.update_every:
@@ -259,6 +269,7 @@ def doge_proxy(bench: Bench) -> Method:
 METHODS: dict[str, Callable[[Bench], Method]] = {
     "uniform": uniform,
     "natural": natural,
+    "fixed": fixed,
     "temperature": temperature,
     "unimax": unimax,
     "importance": importance,

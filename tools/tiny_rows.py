@@ -13,6 +13,8 @@ from mixstream.arrays import ADDRESS, Addresses, Counts
 
 MAX_HELD_OUT = 0.1
 """Of a domain's rows, where they are cut off the training corpus."""
+MAX_TARGET_ROWS = 64
+"""Of each domain of a target, where its loss is measured."""
 
 
 class TargetRows:
@@ -40,6 +42,11 @@ class TargetRows:
         rows = random.integers(ends[-1], size=self._num_rows)[self._share]
         domain = np.searchsorted(ends, rows, side="right")
         return self._dataset.batch(addresses(domain, rows - (ends - self.corpus.num_rows)[domain]))
+
+    def losses(self, model: torch.nn.Module) -> np.ndarray:
+        """(M,) loss of each of the target's domains, nats per token, on up to 64 rows of each."""
+        rows = spaced_rows(self.corpus, MAX_TARGET_ROWS)[self._share]
+        return measured_losses(model, self.corpus, rows, batch_size=self._num_rows).per_token
 
     def histogram(self, domains: tuple[str, ...]) -> list[int]:
         """Target rows in each training domain, by name."""

@@ -17,11 +17,16 @@ class Settings:
     eval: str | None = None
     """A corpus to measure on; None holds out rows of the corpus."""
     target: str | None = None
-    """A corpus to be good at (dga, doge, importance); None aims at all domains alike."""
+    """A corpus to be good at (dga, doge, importance, skillit); None aims at all domains alike."""
+    weights: str | None = None
+    """fixed: a JSON list of K numbers, in the order of the corpus's domains."""
     graph: str = "learned"
-    """skillit: a JSON file with a (K, K) list, rows train columns; or "learned"."""
+    """skillit: a JSON file with a (K, M) list, rows train columns (M: the target's domains, or the
+    corpus's without one); or "learned"."""
     graph_steps: int = 20
     """skillit: steps of each of the K short runs that a graph is learned from."""
+    window: int = 3
+    """skillit: the measurements that are summed."""
     steps: int = 300
     """Of each phase."""
     batch_size: int = 16

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -143,10 +143,11 @@ def lightgbm_predictor(
         ) from error
     settings = {"objective": "regression", "metric": ["l1", "l2"], "learning_rate": 0.01}
     train = lightgbm.Dataset(mixtures, losses)
-    watched, callbacks = [], []
+    watched = []
+    callbacks: list[Callable[..., Any]] = []
     if validation is not None:
-        watched = [lightgbm.Dataset(*validation, reference=train)]
-        callbacks = [lightgbm.early_stopping(3, verbose=False)]
+        watched.append(lightgbm.Dataset(*validation, reference=train))
+        callbacks.append(lightgbm.early_stopping(3, verbose=False))
     booster = lightgbm.train(
         {**settings, "seed": 42, "verbosity": -1},
         train,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-__all__ = ["at_least", "num_cores"]
+__all__ = ["at_least", "num_bytes"]
 
 
 class at_least:  # noqa: N801 (argparse shows its name in messages)
@@ -27,8 +26,20 @@ class at_least:  # noqa: N801 (argparse shows its name in messages)
         return number
 
 
-def num_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def num_bytes(text: str) -> int:
+    """A type of argument: bytes as a number, or with a unit of KiB, MiB, GiB or TiB.
+
+    >>> num_bytes("1.5GiB"), num_bytes("4096")
+    (1610612736, 4096)
+    """
+    number, unit = text, 1
+    for power, name in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1):
+        if text.lower().endswith(name.lower()):
+            number, unit = text[: -len(name)], 1024**power
+    try:
+        size = int(float(number) * unit)
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; give bytes, or as in 4GiB")
+    return size

@@ -8,12 +8,24 @@ import sys
 from collections.abc import Sequence
 
 from mixstream import __version__
-from mixstream.cli import convert, demo, draw, inspect, verify
+from mixstream.cli import cluster, convert, demo, draw, inspect, plot, replay, verify, watch
+from mixstream.cli import set as set_weights
 from mixstream.errors import MixstreamError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, inspect, verify, draw, demo)
+_COMMANDS = (
+    convert,
+    inspect,
+    verify,
+    draw,
+    replay,
+    plot,
+    watch,
+    set_weights,
+    cluster,
+    demo,
+)
 _EPILOG = "exit codes: 0 done, 1 an error or a fault was found, 2 wrong usage, 130 stopped by hand"
 
 

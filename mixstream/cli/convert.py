@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixstream.cli.arguments import num_cores
+from mixstream.cli.arguments import num_bytes
+from mixstream.cli.progress import progress_display
+from mixstream.corpus.machine import num_cores
 from mixstream.errors import RecipeError
 
 if TYPE_CHECKING:
-    from mixstream.corpus.convert import ConversionReport, Progress
+    from mixstream.corpus.convert import ConversionReport
 
 __all__ = ["add_command"]
 
@@ -21,6 +24,11 @@ Tokenizes and packs raw text into fixed-length rows, one folder of MosaicML MDS 
 Reads .jsonl and .txt (also .gz and .zst) and .parquet. Every sub-folder of RAW is a domain;
 --domain or --recipe say otherwise. Stopped or killed, the same command goes on where it was."""
 
+_EPILOG = """\
+exit codes: 0 the corpus is finished (bad documents may have been dropped: see the table),
+1 an error, named on standard error; finished work stays and the same command goes on,
+2 wrong usage, 130 stopped by hand"""
+
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declares the command and its options."""
@@ -28,6 +36,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "convert",
         help="raw text -> a corpus of token rows",
         description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -41,18 +50,23 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="NAME=GLOB",
         help="a domain and its files, from RAW or here; repeat it for more domains or globs",
     )
-    add("--tokenizer", metavar="T", help='path of a tokenizer.json, or "bytes"')
-    add("--end-of-text", metavar="TOKEN", help="the token that ends a document")
+    add("--tokenizer", metavar="T", help='path or name of a tokenizer, or "bytes"')
+    add("--tokenizer-backend", metavar="B", help="default: the fastest that is proven equal")
+    add("--end-of-text", "--eos", metavar="TOKEN", help="the token that ends a document")
+    add("--bos", action="store_true", default=None, help="begin documents with the token for it")
     add("--seq-len", type=int, metavar="S", help="tokens a row")
-    add("--packing", choices=("concat", "best_fit"), help="default: concat")
+    add("--packing", choices=("concat", "best_fit", "pad"), help="default: concat")
+    add("--packing-window", type=int, metavar="N", help="tokens best_fit packs at a time")
     add("--text-field", metavar="NAME", help="field or column that holds the text; default: text")
     add("--compression", choices=("zstd",), help="compress the shards")
     add("--shard-bytes", type=int, metavar="N", help="bytes of a shard's rows; default: 64 MiB")
-    add("--unit-bytes", type=int, metavar="N", help="input bytes a unit of work; default: 256 MiB")
+    add("--unit-bytes", type=int, metavar="N", help="input bytes a unit of work; default: 128 MiB")
     add("--max-document-bytes", type=int, metavar="N", help="drop longer ones; default: 128 MiB")
     add("--on-bad-document", choices=("skip", "raise"), help="default: skip, and count")
     add("--workers", type=int, metavar="N", help="processes; default: one for each core")
-    add("--quiet", action="store_true", help="print nothing but errors")
+    add("--memory", type=num_bytes, metavar="N", help="of all processes; default: 3/4 of all")
+    add("--json", action="store_true", help="print the report as JSON")
+    add("--quiet", action="store_true", help="print nothing but errors (and --json)")
     parser.set_defaults(run=run)
 
 
@@ -65,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     given = {
         name: value
         for name, value in vars(options).items()
-        if value is not None and name not in ("run", "late", "recipe", "domain", "quiet", "out")
+        if value is not None and name not in _NO_SETTINGS
     }
     if options.domain:
         given["domains"] = _patterns(options.domain)
@@ -78,9 +92,16 @@ def run(options: argparse.Namespace) -> int:
     for key in ("tokenizer", "seq_len"):
         if key not in settings:
             raise RecipeError(f"no {key}; give --{key.replace('_', '-')}, or {key} in a recipe.")
-    with _Bar(sys.stderr.isatty(), options.quiet) as bar:
-        report = convert(out=options.out, on_progress=bar.update, **settings)
-    if not options.quiet:
+    if options.quiet:
+        report = convert(out=options.out, **settings)
+    else:
+        with progress_display(sys.stderr) as display:
+            report = convert(
+                out=options.out, on_progress=display.unit_ended, on_work=display.update, **settings
+            )
+    if options.json:
+        print(json.dumps(report_json(report), indent=1))
+    elif not options.quiet:
         print_report(report)
     for name, entry in report.domains.items():
         if entry.documents == 0 and entry.dropped:  # too likely a slip to keep quiet about
@@ -93,12 +114,32 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+_NO_SETTINGS = ("run", "late", "recipe", "domain", "quiet", "json", "out")
+
+
+def report_json(report: ConversionReport) -> dict[str, object]:
+    """The report as JSON holds it: counts and shares of each domain."""
+    domains = {}
+    for name, entry in report.domains.items():
+        domains[name] = {
+            **asdict(entry),
+            "cut_share": entry.documents_cut / max(entry.documents, 1),
+            "padding_share": entry.padding / max(entry.padding + entry.tokens, 1),
+            "examples": report.examples.get(name, {}),
+        }
+    return {"path": str(report.path), "domains": domains}
+
+
 def print_report(report: ConversionReport) -> None:
     """The table of `mixstream inspect`, and where the first dropped documents stand."""
     from mixstream.cli.inspect import domain_table
     from mixstream.corpus.corpus import open_corpus
 
     print(domain_table(open_corpus(report.path)))
+    for domain, entry in report.domains.items():
+        padding = entry.padding / max(entry.padding + entry.tokens, 1)
+        cut = entry.documents_cut / max(entry.documents, 1)
+        print(f"{domain}: {cut:.2%} of documents cut, {padding:.2%} of ids padding")
     for domain, reasons in report.examples.items():
         for reason, places in reasons.items():
             number = report.domains[domain].dropped[reason]
@@ -122,34 +163,3 @@ def _patterns(domains: list[str]) -> dict[str, list[str]]:
             raise RecipeError(f"--domain {domain!r} is not NAME=GLOB, as in --domain 'web=web/*'.")
         patterns.setdefault(name, []).append(pattern)
     return patterns
-
-
-class _Bar:
-    """Progress on standard error: a bar on a terminal, a line a unit elsewhere."""
-
-    def __init__(self, is_terminal: bool, quiet: bool) -> None:
-        self._is_terminal, self._quiet = is_terminal, quiet
-        self._close: Callable[[], None] | None = None
-
-    def __enter__(self) -> _Bar:
-        if self._is_terminal and not self._quiet:
-            from tqdm import tqdm
-
-            self._bar = tqdm(unit="B", unit_scale=True, unit_divisor=1024)
-            self._close = self._bar.close
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._close is not None:
-            self._close()
-
-    def update(self, progress: Progress) -> None:
-        """One unit more."""
-        unit, rows = progress.unit, progress.report.rows
-        if self._close is not None:
-            self._bar.total = progress.total_bytes
-            self._bar.set_postfix_str(unit.domain, refresh=False)
-            self._bar.update(progress.done_bytes - self._bar.n)
-        elif not self._quiet:
-            share = progress.done_bytes / max(progress.total_bytes, 1)
-            print(f"{share:4.0%}  {unit.domain}: unit {unit.index}, {rows:,} rows", file=sys.stderr)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixstream.cli.arguments import num_cores
 from mixstream.cli.demo_text import write_domains
 from mixstream.cli.table import table
+from mixstream.corpus.machine import num_cores
 
 if TYPE_CHECKING:
     from mixstream.arrays import Counts

@@ -1,165 +1,268 @@
-"""A shard as its folder holds it, raw or compressed -> a raw file that can be mapped."""
+"""A shard of an index, here or remote, raw or compressed -> a raw file that can be mapped."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
-import xxhash
-import zstandard
+import numpy as np
 
-from mixstream.corpus.shard import FileEntry, ShardEntry, write_whole
-from mixstream.errors import ShardError
+from mixstream.corpus.cache_folder import CacheFolder
+from mixstream.corpus.failures import is_disk_full
+from mixstream.corpus.layout import read_layout
+from mixstream.corpus.remote import Folder, RemotePath
+from mixstream.corpus.shard import ShardEntry
+from mixstream.corpus.storage import Storage
+from mixstream.corpus.unpack import (
+    check_compression,
+    check_file,
+    checked_raw,
+    decompress,
+    has_checksum,
+    packed_path,
+    size_of,
+)
+from mixstream.errors import ShardCorruptError, ShardError
 
-__all__ = ["check_file", "decompress", "raw_shard_path"]
+__all__ = ["ShardFetches", "ShardStore"]
 
-CHUNK_BYTES = 1 << 20
+_LOG = logging.getLogger("mixstream")
 
-
-class Digest(Protocol):
-    """A running checksum."""
-
-    def update(self, chunk: bytes, /) -> None:
-        """Take in the next bytes."""
-
-    def hexdigest(self) -> str:
-        """The checksum of all bytes so far."""
+_NAME_BYTES = 100
+"""Of a folder's or shard's own name that its name in the cache keeps; a name has 255."""
 
 
-def raw_shard_path(folder: Path, entry: ShardEntry, cache: Path | None = None) -> Path:
-    """Where the raw form of a shard lies, after decompressing it if need be.
+@dataclass(slots=True)
+class ShardFetches:
+    """What a store did in this process."""
 
-    A raw shard is used where it lies. A compressed one is decompressed once, beside itself or
-    under `cache`, to a file that is checked before it appears. Processes that race for one shard
-    each make the same file.
+    hits: int = 0
+    """Shards that were in the cache."""
+    fetched: int = 0
+    """Shards that were downloaded, or decompressed, into the cache."""
+    fetched_bytes: int = 0
+    """Of them, as they were stored."""
 
-    Args:
-        folder: the domain's folder.
-        entry: what its index says of the shard.
-        cache: a folder for raw shards; it may serve many corpora.
 
-    Raises:
-        ShardError: if the shard is missing or damaged, or there is no room or no right to write.
+class ShardStore:
+    """Where the shards of any corpus lie as raw files; used by threads, pickled, and after a fork.
+
+    A raw shard of a local folder is used where it lies. A compressed one is decompressed once,
+    into the cache, or beside itself without one. A remote one is fetched into the cache. What
+    appears in the cache has been compared with its index: size, checksum, header.
     """
-    beside = folder / entry.raw.name
-    if entry.zip is None or _size(beside) == entry.raw.num_bytes:
-        return beside
-    target = beside if cache is None else cache / _cache_name(folder, entry)
-    if _size(target) == entry.raw.num_bytes:
+
+    def __init__(self, cache: CacheFolder | None = None, storage: Storage | None = None) -> None:
+        self._cache, self._storage = cache, storage or Storage()
+        self._reset()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ShardStore, (self._cache, self._storage)
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._fetches = ShardFetches()
+
+    @property
+    def fetches(self) -> ShardFetches:
+        """A copy of the counts so far."""
+        if self._process != os.getpid():
+            self._reset()
+        with self._lock:
+            found = {
+                field.name: getattr(self._fetches, field.name) for field in fields(ShardFetches)
+            }
+        return ShardFetches(**found)
+
+    def path(self, folder: Folder, entry: ShardEntry) -> Path:
+        """Where the raw form of a shard lies, after it has been brought there if need be.
+
+        It may be evicted at any time: who finds it gone asks again.
+
+        Raises:
+            ShardError: one of its kinds says what is wrong, with which shard.
+        """
+        place = self._lasting_path(folder, entry)
+        if place is not None:
+            return place
+        target, _ = self._cached(folder, entry)
+        if size_of(target) == entry.raw.num_bytes:
+            self._count(hits=1)
+        else:
+            self._make(folder, entry, target)
+        assert self._cache is not None, "_cached has made sure"
+        self._cache.touch(target)
         return target
-    decompress(folder, entry, target)
-    return target
+
+    def bring(self, shards: Sequence[tuple[Folder, ShardEntry]]) -> None:
+        """Have several shards near, fetched at the same time; raises as `path` does.
+
+        What half of the cache's budget does not hold is left for `path`, or the last would push the
+        first out before they are opened.
+        """
+        missing = [shard for shard in shards if not self.is_near(*shard)]
+        if self._cache is not None and self._cache.max_bytes is not None:
+            sizes = np.cumsum([entry.raw.num_bytes for _, entry in missing])
+            missing = missing[: int((sizes <= self._cache.max_bytes // 2).sum())]
+        if len(missing) < 2:
+            return  # `path` does as well
+        threads = min(len(missing), self._storage.settings.max_downloads)
+        with ThreadPoolExecutor(threads, thread_name_prefix="mixstream-bring") as pool:
+            futures = [pool.submit(self.path, *shard) for shard in missing]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def is_near(self, folder: Folder, entry: ShardEntry) -> bool:
+        """Whether `path` would answer at once."""
+        if self._lasting_path(folder, entry, make=False) is not None:
+            return True
+        if self._cache is None:
+            return False
+        return size_of(self._cached(folder, entry)[0]) == entry.raw.num_bytes
+
+    def evicts(self, folder: Folder, entry: ShardEntry) -> bool:
+        """Whether the raw form of a shard belongs into the cache, from which it may go."""
+        return self._lasting_path(folder, entry, make=False) is None and self._cache is not None
+
+    def expect(self, folder: Folder, entry: ShardEntry, when: float) -> None:
+        """Note when a shard will be needed, in seconds since 1970; those needed last go first."""
+        if self.evicts(folder, entry):
+            assert self._cache is not None, "or nothing is evicted"
+            self._cache.touch(self._cached(folder, entry)[0], when)
+
+    def _lasting_path(self, folder: Folder, entry: ShardEntry, *, make: bool = True) -> Path | None:
+        """The raw file in a local folder; None if the shard belongs into the cache."""
+        if isinstance(folder, RemotePath):
+            return None
+        beside = folder / entry.raw.name
+        if entry.zip is None or size_of(beside) == entry.raw.num_bytes:
+            return beside
+        if self._cache is None and make:
+            decompress(folder, entry, beside)
+            return beside
+        return None
+
+    def _cached(self, folder: Folder, entry: ShardEntry) -> tuple[Path, CacheFolder]:
+        """The place of a shard in the cache: no other corpus or conversion has the same one."""
+        if self._cache is None:
+            raise ShardError(
+                f"{folder} is remote: name a local folder for what is fetched from there, "
+                f"open_corpus(..., cache='/nvme/mix', cache_bytes=...)."
+            )
+        where = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
+        content = hashlib.blake2b(repr((entry.raw, entry.zip)).encode(), digest_size=8).hexdigest()
+        name = f"{_short(folder.resolve().name)}-{where}"
+        return self._cache.path / name / f"{content}.{_short(entry.raw.name)}", self._cache
+
+    def _make(self, folder: Folder, entry: ShardEntry, target: Path) -> None:
+        """Bring a shard into the cache, unless another process does so first."""
+        _, cache = self._cached(folder, entry)
+        num_bytes = entry.raw.num_bytes
+        if isinstance(folder, RemotePath) and entry.zip is not None:
+            num_bytes += entry.zip.num_bytes
+        if size_of(target) not in (-1, entry.raw.num_bytes):
+            target.unlink(missing_ok=True)  # not ours: what we rename is whole
+        try:
+            self._make_once(folder, entry, target, num_bytes)
+        except ShardError as error:
+            if not (is_disk_full(error) and cache.shrink(num_bytes)):
+                raise
+            self._make_once(folder, entry, target, num_bytes)
+
+    def _make_once(self, folder: Folder, entry: ShardEntry, target: Path, num_bytes: int) -> None:
+        _, cache = self._cached(folder, entry)
+        patience = 2 * self._storage.settings.fetch_seconds(num_bytes)
+        with cache.room(target, num_bytes, patience) as work:
+            if size_of(target) == entry.raw.num_bytes:
+                self._count(hits=1)
+                return
+            made = self._made(folder, entry, work)
+            _sync(made)
+            made.replace(target)
+        self._count(fetched=1, fetched_bytes=(entry.zip or entry.raw).num_bytes)
+
+    def _made(self, folder: Folder, entry: ShardEntry, work: Path) -> Path:
+        """The raw form of a shard as a new file in `work`, found right."""
+        if isinstance(folder, RemotePath):
+            return self._fetched(folder, entry, work)
+        packed = packed_path(folder, entry)
+        made = work / "raw"
+        _write(made, packed, entry)
+        return made
+
+    def _fetched(self, folder: RemotePath, entry: ShardEntry, work: Path) -> Path:
+        """The raw form of a remote shard."""
+        if entry.zip is None:
+
+            def check(path: Path) -> None:
+                with open(path, "rb") as file:
+                    check_file(folder / entry.raw.name, file, "raw", entry.raw)
+                _check_header(path, entry)
+
+            return self._storage.fetch(
+                folder / entry.raw.name, work, check, max_bytes=entry.raw.num_bytes
+            )
+        check_compression(folder, entry)
+        made = work / "raw"
+
+        def unpack(path: Path) -> None:
+            _write(made, path, entry)
+            _check_header(made, entry)
+
+        packed = self._storage.fetch(
+            folder / entry.zip.name, work, unpack, max_bytes=entry.zip.num_bytes
+        )
+        packed.unlink()
+        return made
+
+    def _count(self, **more: int) -> None:
+        if self._process != os.getpid():
+            self._reset()
+        with self._lock:
+            for name, number in more.items():
+                setattr(self._fetches, name, getattr(self._fetches, name) + number)
 
 
-def decompress(folder: Path, entry: ShardEntry, target: Path) -> None:
-    """Makes the raw form of a compressed shard, checked, whatever lies there already.
+def _write(target: Path, packed: Path, entry: ShardEntry) -> None:
+    """Decompress into a folder of our own, from which it is renamed later."""
+    with open(target, "wb") as file:
+        for chunk in checked_raw(packed, entry):
+            file.write(chunk)
+
+
+def _check_header(path: Path, entry: ShardEntry) -> None:
+    """Compare a raw shard's header with its index.
 
     Raises:
-        ShardError: the shard is missing or damaged, or there is no room or no right to write.
+        ShardCorruptError: they differ, and no checksum has said that these are the right bytes.
+        ShardError: they differ, and another download would bring the same bytes.
     """
-    assert entry.zip is not None, "a raw shard has nothing to decompress"
-    beside = folder / entry.raw.name
-    if entry.compression is None or entry.compression.partition(":")[0] != "zstd":
-        raise ShardError(
-            f"{folder / entry.zip.name} is compressed with {entry.compression!r}; mixstream reads "
-            f"zstd and raw shards. Decompress it to {entry.raw.name}, or convert the corpus again."
-        )
-    packed = folder / entry.zip.name
-    if _size(packed) < 0:
-        raise ShardError(
-            f"neither {packed} nor {beside} is there, but the index names them. "
-            f"Copy the shard here, or convert the corpus again."
-        )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, _checked_chunks(packed, entry.zip, entry.raw))
-    except OSError as error:
-        # A damaged shard is a ShardError of its own; the rest is the disk's or the folder's.
-        if isinstance(error, ShardError) and not isinstance(error.__cause__, OSError):
+        read_layout(path, entry)
+    except ShardError as error:
+        if has_checksum(entry.raw):
             raise
-        raise ShardError(
-            f"cannot decompress {packed} to {target} ({entry.raw.num_bytes} bytes): {error}. "
-            f"Make room there, or give a folder that has it: open_corpus(..., cache=...)."
-        ) from error
+        raise ShardCorruptError(str(error)) from error
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; -1 if there is none."""
+def _sync(path: Path) -> None:
+    """A rename must not outlive the bytes when the power goes."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
-def _cache_name(folder: Path, entry: ShardEntry) -> Path:
-    """A name under a cache that no other corpus, and no other conversion to this folder, has."""
-    where = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
-    content = hashlib.blake2b(repr((entry.raw, entry.zip)).encode(), digest_size=8).hexdigest()
-    return Path(f"{folder.resolve().name}-{where}") / f"{content}.{entry.raw.name}"
-
-
-def _checked_chunks(path: Path, packed: FileEntry, raw: FileEntry) -> Iterator[bytes]:
-    """The raw bytes of a compressed shard; an error comes before the end if they are not right."""
-    digest, num_bytes = _digest(raw), 0
-    try:
-        with open(path, "rb") as file:
-            check_file(path, file, "compressed", packed)
-            for chunk in _decompressed(file):
-                num_bytes += len(chunk)
-                if num_bytes > raw.num_bytes:
-                    raise ShardError(
-                        f"{path} decompresses to more than the {raw.num_bytes} bytes that its "
-                        f"index says. It is damaged or not to be trusted: copy it again."
-                    )
-                if digest:
-                    digest.update(chunk)
-                yield chunk
-    except zstandard.ZstdError as error:
-        raise ShardError(f"{path} is no zstd file ({error}). Copy it again.") from error
-    _check(path, "decompressed", raw, (num_bytes, digest))
-
-
-def _decompressed(file: BinaryIO) -> Iterator[bytes]:
-    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    while chunk := reader.read(CHUNK_BYTES):
-        yield chunk
-
-
-def check_file(path: Path, file: BinaryIO, form: str, stated: FileEntry) -> None:
-    """Compare an open file with its index, and go back to its start.
-
-    Raises:
-        ShardError: its size or checksum is another; both are named.
-    """
-    digest, num_bytes = _digest(stated), 0
-    while chunk := file.read(CHUNK_BYTES):
-        num_bytes += len(chunk)
-        if digest:
-            digest.update(chunk)
-    _check(path, form, stated, (num_bytes, digest))
-    file.seek(0)
-
-
-def _digest(file: FileEntry) -> Digest | None:
-    """A new checksum of the algorithm that the index names; None if it names none we know."""
-    for algorithm, _ in file.hashes:
-        if algorithm in xxhash.algorithms_available:
-            made: Digest = getattr(xxhash, algorithm)()
-            return made
-        if algorithm in hashlib.algorithms_available and not algorithm.startswith("shake"):
-            return hashlib.new(algorithm)
-    return None
-
-
-def _check(path: Path, form: str, stated: FileEntry, found: tuple[int, Digest | None]) -> None:
-    num_bytes, digest = found
-    hashes = dict(stated.hashes)
-    wanted = next(iter(hashes.values()), "no checksum") if digest else "no checksum"
-    got = digest.hexdigest() if digest else "no checksum"
-    if (num_bytes, got) != (stated.num_bytes, wanted):
-        raise ShardError(
-            f"{path}: its {form} bytes are {num_bytes} with checksum {got}, but its index says "
-            f"{stated.num_bytes} with {wanted}. It is damaged: copy it again."
-        )
+def _short(name: str) -> str:
+    return name.encode()[-_NAME_BYTES:].decode(errors="ignore")

@@ -21,12 +21,15 @@ from mixstream.corpus.manifest import (
     fingerprint,
     write_manifest,
 )
+from mixstream.corpus.plan import Unit, file_status
 from mixstream.corpus.recipe import Recipe
 from mixstream.corpus.shard import ShardEntry, sync_folder
-from mixstream.corpus.unit import Unit, UnitReport, file_status, shard_name
+from mixstream.corpus.shard_writer import shard_name
+from mixstream.corpus.tokenizers import Tokenizer, described
+from mixstream.corpus.unit import UnitReport
 from mixstream.errors import ShardError
 
-__all__ = ["FinishedUnits", "described", "move_into_place", "plan_moves"]
+__all__ = ["FinishedUnits", "described_recipe", "move_into_place", "plan_moves"]
 
 FinishedUnits: TypeAlias = dict[str, list[tuple[Unit, UnitReport]]]
 """Each domain's units in order, with their reports."""
@@ -87,22 +90,33 @@ def _manifest(
 ) -> Manifest:
     rows, tokenizer = recipe.rows, recipe.rows.tokenizer
     return Manifest(
-        tokenizer=TokenizerEntry(
-            name=tokenizer.name,
-            sha256=tokenizer.sha256,
-            vocab_size=tokenizer.vocab_size,
-            end_id=tokenizer.end_id,
-        ),
+        tokenizer=_tokenizer_entry(tokenizer, rows.bos_id),
         seq_len=rows.seq_len,
         dtype=rows.dtype,
         packing=rows.packing,
         compression=rows.compression,
-        recipe=described(recipe),
+        recipe=described_recipe(recipe),
         domains={
             name: _domain_entry([report for _, report in parts], rows.rows_per_shard)
             for name, parts in finished.items()
         },
         fingerprint=fingerprint(rows.seq_len, rows.dtype, contents),
+    )
+
+
+def _tokenizer_entry(tokenizer: Tokenizer, bos_id: int | None) -> TokenizerEntry:
+    stated = described(tokenizer)
+    special_ids = stated.get("special_ids", {})
+    assert isinstance(special_ids, dict), "special ids come by their spelling"
+    return TokenizerEntry(
+        name=tokenizer.name,
+        sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        end_id=tokenizer.end_id,
+        bos_id=bos_id,
+        special_ids=special_ids,
+        library=str(stated.get("library", "")),
+        version=str(stated.get("version", "")),
     )
 
 
@@ -112,6 +126,7 @@ def _domain_entry(reports: Sequence[UnitReport], rows_per_shard: int) -> DomainE
         dropped.update(report.dropped)
     return DomainEntry(
         documents=sum(report.documents for report in reports),
+        documents_cut=sum(report.documents_cut for report in reports),
         text_bytes=sum(report.text_bytes for report in reports),
         tokens=sum(report.tokens for report in reports),
         rows=sum(report.rows for report in reports),
@@ -126,7 +141,7 @@ def _renamed(entry: ShardEntry, name: str) -> ShardEntry:
     return replace(entry, raw=replace(entry.raw, name=name), zip=packed)
 
 
-def described(recipe: Recipe) -> dict[str, Json]:
+def described_recipe(recipe: Recipe) -> dict[str, Json]:
     """The recipe as corpus.json holds it: settings, and the names and sizes of all input files."""
     inputs: dict[str, Json] = {}
     for domain, files in recipe.files.items():

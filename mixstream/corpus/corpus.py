@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mixstream.arrays import Addresses, Counts, Rows
-from mixstream.corpus.cache import raw_shard_path
-from mixstream.corpus.gather import DomainShards, RowPool
-from mixstream.corpus.index import ShardIndex, read_index
-from mixstream.corpus.layout import TokenDtype, read_layout, token_encoding
-from mixstream.corpus.manifest import Manifest, fingerprint, read_manifest
+from mixstream.corpus.cache import ShardStore
+from mixstream.corpus.cache_folder import CacheFolder, OnFullDisk
+from mixstream.corpus.catalog import Catalog
+from mixstream.corpus.gather import RowPool
+from mixstream.corpus.layout import TokenDtype
+from mixstream.corpus.manifest import Manifest
+from mixstream.corpus.mapped import OnBadShard
+from mixstream.corpus.opening import CorpusContents, Opener
+from mixstream.corpus.remote import as_folder
+from mixstream.corpus.storage import Storage, StorageSettings
 from mixstream.errors import ShardError
 
 __all__ = ["Corpus", "open_corpus"]
-
-MAX_READERS = 32
-"""Threads that read the indexes of many domains; each mostly waits for its file system."""
-
-MIXED = "Files of two conversions are mixed: copy the corpus or convert it again."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -97,140 +96,83 @@ def open_corpus(
     path: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
     *,
     cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
+    on_full_disk: OnFullDisk = "raise",
+    on_bad_shard: OnBadShard = "raise",
     end_id: int | None = None,
+    timeout_seconds: float = 60.0,
+    retry_seconds: float = 60.0,
+    max_downloads: int = 8,
 ) -> Corpus:
-    """Open a converted corpus, or MDS folders of token rows that others wrote.
+    """Open a converted corpus, or MDS folders of token rows that others wrote, here or remote.
+
+    Only the manifest and the indexes are read, and the first shard of a domain whose index does
+    not state the length of its rows.
 
     Args:
         path: a folder that `mixstream convert` made; or one MDS folder, which becomes one domain of
             its name; or a mapping from domain name to MDS folder. Rows are of one length in all
-            folders; ids of several dtypes come as the smallest one that holds them all.
-        cache: a folder for the raw forms of compressed shards; beside them if not given.
+            folders; ids of several dtypes come as the smallest one that holds them all. A folder
+            may be the URL of a remote one: s3, gs, azure, azure-dl, oci, hf, sftp, dbfs, alipan, as
+            mosaicml-streaming reads them (it documents their environment variables, such as
+            S3_ENDPOINT_URL), or file:///folder for one that is to be copied to the cache.
+        cache: a folder for the raw forms of remote and of compressed shards, which any number of
+            processes and runs may share. Remote corpora need one; without, compressed shards are
+            opened beside themselves.
+        cache_bytes: what the cache may hold, on disk, together with what is being fetched; shards
+            that are needed last go first. None for no limit.
+        on_full_disk: "raise", or "shrink" the cache to what the disk has.
+        on_bad_shard: "raise", or "skip": a shard that stays missing or damaged is read as the next
+            good one of its domain with at least as many rows, and a warning is logged. Which shards
+            those are depends on the stored bytes alone, so all ranks skip the same.
         end_id: the end-of-text id of a corpus of others; converted ones know their own, and so do
             single folders of one that are opened where they lie.
+        timeout_seconds: how long one attempt at a remote object waits for it to come; it has 4 s
+            more for each MiB that has come.
+        retry_seconds: how long an unreachable object is tried again, with growing pauses.
+        max_downloads: remote shards that one process fetches at the same time.
 
     Raises:
         ShardError: if there is no such corpus, or it is unfinished, damaged or of another format.
     """
-    cache_folder = None if cache is None else Path(cache)
+    if cache is None and (cache_bytes is not None or on_full_disk != "raise"):
+        raise ShardError(
+            "cache_bytes and on_full_disk are about a cache, and none is named: "
+            "open_corpus(..., cache='/nvme/mix', cache_bytes=...)."
+        )
+    settings = StorageSettings(
+        timeout_seconds=timeout_seconds, retry_seconds=retry_seconds, max_downloads=max_downloads
+    )
+    folder = None
+    if cache is not None:
+        folder = CacheFolder(Path(cache), max_bytes=cache_bytes, on_full_disk=on_full_disk)
+    storage = Storage(settings)
+    store = ShardStore(folder, storage)
+    opener = Opener(Catalog(storage), store)
     if isinstance(path, Mapping):
-        folders = {name: Path(folder) for name, folder in path.items()}
-        return _open_folders(folders, cache_folder, _known_end_id(folders, end_id))
-    folder = Path(path)
-    if (folder / "corpus.json").is_file():
-        return _open_converted(folder, cache_folder, end_id)
-    if (folder / ".mixstream").exists():
-        raise ShardError(
-            f"the conversion to {folder} has not finished. "
-            f"Run the same convert command again: it goes on where it stopped."
-        )
-    if (folder / "index.json").is_file():
-        folders = {folder.resolve().name: folder}
-        return _open_folders(folders, cache_folder, _known_end_id(folders, end_id))
-    raise ShardError(
-        f"{folder} holds neither corpus.json nor index.json. Give a folder that `mixstream "
-        f"convert` made, or MDS folders: open_corpus({{'name': 'folder', ...}})."
+        contents = opener.folders({n: as_folder(each) for n, each in path.items()}, end_id)
+    else:
+        contents = opener.folder(as_folder(path), end_id)
+    pool = RowPool(
+        contents.domains,
+        seq_len=contents.seq_len,
+        dtype=contents.dtype,
+        store=store,
+        on_bad_shard=on_bad_shard,
     )
+    return _corpus(contents, pool)
 
 
-def _open_converted(folder: Path, cache: Path | None, end_id: int | None) -> Corpus:
-    manifest = read_manifest(folder)
-    if end_id not in (None, manifest.tokenizer.end_id):
-        raise ShardError(
-            f"{folder / 'corpus.json'} says that the end-of-text id is "
-            f"{manifest.tokenizer.end_id}, not {end_id}. Leave end_id out."
-        )
-    dtype: TokenDtype = np.dtype(manifest.dtype)
-    indexes = _read_indexes({name: folder / name for name in manifest.domains})
-    for name, entry in manifest.domains.items():
-        found = int(indexes[name].num_rows.sum())
-        if found != entry.rows:
-            raise ShardError(
-                f"{folder / name / 'index.json'} counts {found} rows, but {folder / 'corpus.json'} "
-                f"{entry.rows}. {MIXED}"
-            )
-    domains = [DomainShards(name=name, index=index, dtype=dtype) for name, index in indexes.items()]
-    corpus = _corpus(
-        domains, (manifest.seq_len, dtype), cache, (manifest, manifest.tokenizer.end_id)
-    )
-    if corpus.fingerprint != manifest.fingerprint:
-        raise ShardError(
-            f"the shards that the indexes in {folder} name have fingerprint {corpus.fingerprint}, "
-            f"but corpus.json says {manifest.fingerprint}. {MIXED}"
-        )
-    return corpus
-
-
-def _open_folders(folders: Mapping[str, Path], cache: Path | None, end_id: int | None) -> Corpus:
-    if not folders:
-        raise ShardError("no domains to open; give at least one folder")
-    indexes = _read_indexes(folders)
-    kinds = {
-        name: _row_kind(index, cache) for name, index in indexes.items() if index.num_rows.any()
-    }
-    if len({seq_len for _, seq_len in kinds.values()}) != 1:
-        lengths = ", ".join(f"{name}: {seq_len}" for name, (_, seq_len) in kinds.items())
-        raise ShardError(
-            f"the domains have rows of no one length ({lengths or 'none has a row'}). "
-            f"Open those of one length together."
-        )
-    any_dtype, seq_len = next(iter(kinds.values()))
-    common = np.result_type(*(dtype for dtype, _ in kinds.values()))
-    if common.kind not in "iu":
-        names = ", ".join(sorted({dtype.name for dtype, _ in kinds.values()}))
-        raise ShardError(f"no integer dtype holds the ids of all domains ({names})")
-    domains = [
-        DomainShards(name=name, index=index, dtype=kinds.get(name, (any_dtype, 0))[0])
-        for name, index in indexes.items()
-    ]
-    return _corpus(domains, (seq_len, common), cache, (None, end_id))
-
-
-def _known_end_id(folders: Mapping[str, Path], end_id: int | None) -> int | None:
-    """The given end-of-text id, or the one that all folders, parts of converted corpora, share."""
-    found: set[int | None] = set()
-    for folder in folders.values():
-        place = folder.resolve()
-        beside = place.parent / "corpus.json"
-        manifest = read_manifest(place.parent) if beside.is_file() else None
-        known = manifest is not None and place.name in manifest.domains
-        found.add(manifest.tokenizer.end_id if manifest is not None and known else None)
-    if end_id is None and len(found) == 1:
-        return found.pop()
-    return end_id
-
-
-def _row_kind(index: ShardIndex, cache: Path | None) -> tuple[TokenDtype, int]:
-    """(dtype, S) of a folder's rows, as its index says, or else its first shard."""
-    dtype, seq_len = token_encoding(index.columns, str(index.folder / "index.json"))
-    if seq_len is None:
-        entry = index.entry(int(np.flatnonzero(index.num_rows)[0]))
-        seq_len = read_layout(raw_shard_path(index.folder, entry, cache), entry).seq_len
-    return dtype, seq_len
-
-
-def _read_indexes(folders: Mapping[str, Path]) -> dict[str, ShardIndex]:
-    with ThreadPoolExecutor(min(MAX_READERS, len(folders) or 1)) as readers:
-        return dict(zip(folders, readers.map(read_index, folders.values()), strict=True))
-
-
-def _corpus(
-    domains: list[DomainShards],
-    rows: tuple[int, TokenDtype],
-    cache: Path | None,
-    origin: tuple[Manifest | None, int | None],
-) -> Corpus:
-    seq_len, dtype = rows
-    manifest, end_id = origin
-    contents = {domain.name: domain.index.contents() for domain in domains}
+def _corpus(contents: CorpusContents, pool: RowPool) -> Corpus:
+    stored = [domain.index.stored_bytes for domain in contents.domains]
     return Corpus(
-        domains=tuple(domain.name for domain in domains),
-        seq_len=seq_len,
-        dtype=dtype,
-        end_id=end_id,
-        fingerprint=fingerprint(seq_len, dtype.name, contents),
-        manifest=manifest,
-        layout={domain.name: domain.index.num_rows for domain in domains},
-        shard_bytes=np.array([domain.index.stored_bytes for domain in domains], np.int64),
-        pool=RowPool(domains, seq_len=seq_len, dtype=dtype, cache=cache),
+        domains=tuple(domain.name for domain in contents.domains),
+        seq_len=contents.seq_len,
+        dtype=contents.dtype,
+        end_id=contents.end_id,
+        fingerprint=contents.fingerprint,
+        manifest=contents.manifest,
+        layout={domain.name: domain.index.num_rows for domain in contents.domains},
+        shard_bytes=np.array(stored, np.int64),
+        pool=pool,
     )

@@ -6,43 +6,60 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
+
+from mixstream.arrays import Counts
+from mixstream.corpus.machine import num_cores
+from mixstream.corpus.tokenizers.vocabulary import limit_threads
 from mixstream.errors import RecipeError
 
-__all__ = ["run_all"]
+__all__ = ["Tell", "run_all"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+Tell: TypeAlias = Callable[[int, int, int], None]
+"""Takes three counts of what a task has done so far."""
+
+_TICK_SECONDS = 0.2
+
 
 def run_all(
-    run: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int
+    run: Callable[[Task, Tell], Result],
+    tasks: Sequence[Task],
+    *,
+    workers: int,
+    on_counts: Callable[[Counts], None] | None = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Runs every task once and yields each with its result as it ends, in any order.
 
     Args:
-        run: a picklable function; it sees one task and nothing else.
+        run: a picklable function of one task, and of what it may tell about itself.
         tasks: picklable.
         workers: 1 runs in this process; more run in so many processes, started afresh ("spawn"),
-            so a script that calls this stands behind `if __name__ == "__main__":`.
+            so a script that calls this stands behind `if __name__ == "__main__":`. Each gives its
+            tokenizer an even share of the cores as threads.
+        on_counts: called a few times a second with (n, 3) int64, what each task told last.
 
     Raises:
         RecipeError: a worker process died, or `run` cannot be sent to one. What `run` raises comes
             through; tasks not started are dropped then, those that run are waited for.
     """
     if workers <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            yield task, run(task)
+        yield from _run_here(run, tasks, on_counts)
         return
     try:
-        pickle.dumps(run)
+        pickled = pickle.dumps(run)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise RecipeError(
             f"the work cannot be sent to worker processes ({error}); define the tokenizer's class "
@@ -50,20 +67,26 @@ def run_all(
         ) from error
     context = get_context("spawn")
     alive, parent_end = context.Pipe(duplex=False)
+    num_processes = min(workers, len(tasks))
+    told = context.RawArray("q", 3 * len(tasks))
     pool = ProcessPoolExecutor(
-        min(workers, len(tasks)),
+        num_processes,
         mp_context=context,
-        initializer=_end_with_parent,
-        initargs=(alive,),
+        initializer=_start_worker,
+        initargs=(alive, pickled, told, max(1, num_cores() // num_processes)),
     )
+    counts = np.frombuffer(told, np.int64).reshape(-1, 3)
     try:
         with _stop_by_hand_held_back():
-            tasks_of = {pool.submit(run, task): task for task in tasks}
-        yield from _as_they_end(tasks_of)
+            tasks_of = {
+                pool.submit(_run_in_worker, number, task): task for number, task in enumerate(tasks)
+            }
+        yield from _as_they_end(tasks_of, counts, on_counts)
     except BrokenProcessPool as error:
         raise RecipeError(
             f"one of {workers} worker processes died, perhaps killed for want of memory. What is "
-            f"finished is kept: run the same again, with fewer workers or a smaller unit_bytes."
+            f"finished is kept: run the same again, with fewer workers or a smaller "
+            f"max_document_bytes."
         ) from error
     except (KeyboardInterrupt, GeneratorExit):
         parent_end.close()  # ends the workers: a task may take minutes, and is done again whole
@@ -74,12 +97,38 @@ def run_all(
         alive.close()
 
 
-def _as_they_end(tasks_of: dict[Future[Result], Task]) -> Iterator[tuple[Task, Result]]:
+def _run_here(
+    run: Callable[[Task, Tell], Result],
+    tasks: Sequence[Task],
+    on_counts: Callable[[Counts], None] | None,
+) -> Iterator[tuple[Task, Result]]:
+    counts = np.zeros((len(tasks), 3), np.int64)
+    last = time.monotonic()
+
+    def tell(number: int, *told: int) -> None:
+        nonlocal last
+        counts[number] = told
+        if on_counts is not None and time.monotonic() - last > _TICK_SECONDS:
+            last = time.monotonic()
+            on_counts(counts.copy())
+
+    for number, task in enumerate(tasks):
+        yield task, run(task, partial(tell, number))
+
+
+def _as_they_end(
+    tasks_of: dict[Future[Result], Task],
+    counts: Counts,
+    on_counts: Callable[[Counts], None] | None,
+) -> Iterator[tuple[Task, Result]]:
     waiting = set(tasks_of)
+    seconds = None if on_counts is None else _TICK_SECONDS
     while waiting:
-        ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        ended, waiting = wait(waiting, timeout=seconds, return_when=FIRST_COMPLETED)
         for future in ended:
             yield tasks_of[future], future.result()
+        if on_counts is not None:
+            on_counts(counts.copy())
 
 
 @contextmanager
@@ -96,7 +145,11 @@ def _stop_by_hand_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent(alive: Connection) -> None:
+_worker: dict[str, Any] = {}
+"""Of a worker process: what to run, pickled or not, and where its tasks tell how far they are."""
+
+
+def _start_worker(alive: Connection, pickled: bytes, told: Any, threads: int) -> None:
     """Ends this worker when the parent closes its end of a pipe, or is killed, which closes it too.
 
     A pool's own workers would wait for ever.
@@ -108,4 +161,16 @@ def _end_with_parent(alive: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    limit_threads(threads)
+    _worker.update(pickled=pickled, counts=np.frombuffer(told, np.int64).reshape(-1, 3))
+
+
+def _run_in_worker(number: int, task: Any) -> Any:
+    """Runs one task; what is run comes once to each worker, with all that the tokenizer holds."""
+    if "run" not in _worker:
+        _worker["run"] = pickle.loads(_worker["pickled"])
+
+    def tell(first: int, second: int, third: int) -> None:
+        _worker["counts"][number] = first, second, third
+
+    return _worker["run"](task, tell)

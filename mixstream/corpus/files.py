@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from mixstream.errors import SourceError
 
-__all__ = ["FileKind", "described", "file_kind", "list_files", "read_bytes", "shown"]
+__all__ = [
+    "FileKind",
+    "Meter",
+    "described",
+    "file_kind",
+    "list_files",
+    "read_bytes",
+    "read_lines_within",
+    "shown",
+]
 
 MAX_CHUNK_BYTES = 2**20
 MIN_CHUNK_BYTES = 2**17
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts the bytes of raw files that have been read."""
+
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,9 @@ def _sort_in(entry: os.DirEntry[str], found: list[Path], folders: list[Path]) ->
 _NOT_A_FILE = "not a file but a fifo, socket, device or folder. Move it out of the domain."
 
 
-def read_bytes(path: Path, compression: str = "none") -> Iterator[bytes]:
+def read_bytes(
+    path: Path, compression: str = "none", meter: Meter | None = None
+) -> Iterator[bytes]:
     """The bytes of a file, decompressed, in chunks of 1 byte to 1 MiB.
 
     All members of a gzip file and all frames of a zstd file are read, skippable ones too; zero
@@ -134,17 +151,48 @@ def read_bytes(path: Path, compression: str = "none") -> Iterator[bytes]:
             middle of a member or frame, or is damaged. The place is a byte of the file itself.
     """
     if compression == "none":
-        return _even(read_pieces(path, MAX_CHUNK_BYTES))
-    return _even(_decompressed(path, _CODECS[compression]()))
+        return read_pieces(path, MAX_CHUNK_BYTES, meter=meter)
+    return _even(_decompressed(path, _CODECS[compression](), meter))
 
 
-def read_pieces(path: Path, piece_bytes: int) -> Iterator[bytes]:
+def read_lines_within(
+    path: Path, start: int, end: int, meter: Meter | None = None
+) -> Iterator[bytes]:
+    r"""The lines that begin in a range of bytes of a raw file, whole, in chunks of up to 1 MiB.
+
+    A line begins at byte 0 and after every "\n". So ranges that meet give every line once.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    at = max(start - 1, 0)
+    is_inside = start == 0
+    for piece in read_pieces(path, MAX_CHUNK_BYTES, start=at, meter=meter):
+        skipped = 0 if is_inside else piece.find(b"\n") + 1
+        is_inside = is_inside or skipped > 0
+        if not is_inside or (skipped and at + skipped >= end):
+            if at + len(piece) >= end:
+                return
+        else:
+            stop = piece.find(b"\n", max(end - 1 - at, 0)) + 1
+            yield piece[skipped : stop or None]
+            if stop:
+                return
+        at += len(piece)
+
+
+def read_pieces(
+    path: Path, piece_bytes: int, *, start: int = 0, meter: Meter | None = None
+) -> Iterator[bytes]:
     """The raw bytes of a regular file, at most `piece_bytes` at a time; or SourceError."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # asked first: opening a fifo would hang
             raise SourceError(f"{shown(path)}: {_NOT_A_FILE}")
         with path.open("rb", buffering=MAX_CHUNK_BYTES) as stream:
+            stream.seek(start)
             while piece := stream.read(piece_bytes):
+                if meter is not None:
+                    meter.num_bytes += len(piece)
                 yield piece
     except OSError as error:
         raise SourceError(
@@ -169,6 +217,9 @@ def _even(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
 class _Frame(Protocol):
     """One gzip member or one zstd frame while it opens: zlib and zstandard agree on these names."""
 
@@ -187,13 +238,21 @@ class _Codec:
     open_frame: Callable[[], _Frame]
     piece_bytes: int
     padding: bytes
+    magic: bytes
+    """What a part begins with; asked here where the library would wait for a whole header."""
 
 
 def _gzip_codec() -> _Codec:
-    def open_frame() -> _Frame:
-        return zlib.decompressobj(wbits=31)  # 31: gzip header and CRC, checked
+    """Intel's ISA-L opens gzip at three times the speed of zlib."""
+    from isal import isal_zlib
 
-    return _Codec("gzip", "member", zlib.error, open_frame, 2**14, b"\0")
+    fault = cast(type[Exception], isal_zlib.error)  # its stub calls the class an instance
+
+    def open_frame() -> _Frame:
+        frame: _Frame = isal_zlib.decompressobj(wbits=31)  # 31: gzip header and CRC, checked
+        return frame
+
+    return _Codec("gzip", "member", fault, open_frame, 2**14, b"\0", _GZIP_MAGIC)
 
 
 def _zstd_codec() -> _Codec:
@@ -204,22 +263,24 @@ def _zstd_codec() -> _Codec:
     import zstandard
 
     opener = zstandard.ZstdDecompressor(max_window_size=2**31)
-    return _Codec("zstd", "frame", zstandard.ZstdError, opener.decompressobj, 2**10, b"")
+    return _Codec("zstd", "frame", zstandard.ZstdError, opener.decompressobj, 2**10, b"", b"")
 
 
 _CODECS: dict[str, Callable[[], _Codec]] = {"gzip": _gzip_codec, "zstd": _zstd_codec}
 
 
-def _decompressed(path: Path, codec: _Codec) -> Iterator[bytes]:
+def _decompressed(path: Path, codec: _Codec, meter: Meter | None) -> Iterator[bytes]:
     frame: _Frame | None = None
     frame_start = offset = 0
-    for piece in read_pieces(path, codec.piece_bytes):
+    for piece in read_pieces(path, codec.piece_bytes, meter=meter):
         rest = piece.lstrip(codec.padding) if offset and frame is None else piece
         offset += len(piece)
         while rest:
             at = offset - len(rest)
             if frame is None:
                 frame, frame_start = codec.open_frame(), at
+                if not rest.startswith(codec.magic[: len(rest)]):
+                    raise _damage(path, codec, "no header", frame_start, rest, at)
             try:
                 opened = frame.decompress(rest)
             except codec.error as error:
@@ -237,7 +298,7 @@ def _decompressed(path: Path, codec: _Codec) -> Iterator[bytes]:
 
 
 def _damage(
-    path: Path, codec: _Codec, error: Exception, frame_start: int, rest: bytes, at: int
+    path: Path, codec: _Codec, error: object, frame_start: int, rest: bytes, at: int
 ) -> SourceError:
     looks = described(rest)
     if at == frame_start and looks != codec.name:
@@ -253,7 +314,7 @@ def _damage(
 
 
 _MAGIC = {
-    b"\x1f\x8b": "gzip",
+    _GZIP_MAGIC: "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PAR1": "Parquet",
     b"BZh": "bzip2",

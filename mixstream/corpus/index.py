@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +21,19 @@ from mixstream.corpus.jsonfile import (
     text_or_none,
     wanted,
 )
+from mixstream.corpus.layout import TokenDtype
+from mixstream.corpus.remote import Folder
 from mixstream.corpus.shard import HASH, MAX_SHARD_BYTES, Columns, FileEntry, ShardEntry
 from mixstream.errors import ShardError
 
-__all__ = ["ShardIndex", "index_json", "read_index"]
+__all__ = ["DomainShards", "ShardIndex", "index_json", "index_of", "read_index"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ShardIndex:
     """One domain's index.json as arrays: n shards, all of the same columns."""
 
-    folder: Path
+    folder: Folder
     columns: Columns
     """Empty for an index without shards."""
     num_rows: Counts
@@ -67,6 +70,15 @@ class ShardIndex:
         """(rows, raw bytes, raw hash) of each shard, as `fingerprint` takes them."""
         hashes = [value.decode() for value in self.raw_hashes.tolist()]
         return list(zip(self.num_rows.tolist(), self.raw_bytes.tolist(), hashes, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DomainShards:
+    """The shards of one domain, whose rows all have one length and dtype."""
+
+    name: str
+    index: ShardIndex
+    dtype: TokenDtype
 
 
 def _file(name: bytes, num_bytes: np.int64, digest: bytes) -> FileEntry:
@@ -106,8 +118,12 @@ def read_index(folder: Path) -> ShardIndex:
         ShardError: if it is missing, damaged, of another version, or names shards that are not
             MDS or differ in their columns.
     """
+    return index_of(read_object(folder / "index.json"), folder)
+
+
+def index_of(top: Mapping[str, object], folder: Folder) -> ShardIndex:
+    """The index in the JSON object of a folder's index.json; raises as `read_index` does."""
     where = str(folder / "index.json")
-    top = read_object(folder / "index.json")
     if top.get("version") != 2:
         raise ShardError(f"{where}: key 'version' is {top.get('version')!r}; mixstream reads 2")
     entries = [
@@ -121,10 +137,18 @@ def read_index(folder: Path) -> ShardIndex:
                 f"{where}: shard {number} has columns {entry.columns.encodings} and shard 0 "
                 f"{columns.encodings}. Open them as two domains."
             )
+    _check_distinct([entry.raw.name for entry in entries], where)
     return _shard_index(folder, columns, entries)
 
 
-def _shard_index(folder: Path, columns: Columns, entries: Sequence[ShardEntry]) -> ShardIndex:
+def _check_distinct(names: list[str], where: str) -> None:
+    """No two shards may be one file: their rows would be drawn twice."""
+    if len(set(names)) != len(names):
+        (twice, times), *_ = Counter(names).most_common(1)
+        raise ShardError(f"{where}: {times} shards are named {twice!r}. {MEND}")
+
+
+def _shard_index(folder: Folder, columns: Columns, entries: Sequence[ShardEntry]) -> ShardIndex:
     def counts(values: Iterable[int]) -> Counts:
         return np.array(list(values), np.int64)
 

@@ -10,13 +10,14 @@ from typing import TypeAlias, TypeVar
 import orjson
 
 from mixstream.corpus.shard import write_whole
-from mixstream.errors import ShardError
+from mixstream.errors import ShardCorruptError, ShardError
 
 __all__ = [
     "MEND",
     "Json",
     "checked_name",
     "count",
+    "json_object",
     "one_of",
     "read_object",
     "text_or_none",
@@ -50,13 +51,25 @@ def read_object(path: Path) -> dict[str, object]:
         ShardError: if it is missing, is no JSON, or holds something else.
     """
     try:
-        value = orjson.loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise ShardError(f"cannot read {path}: {error.strerror or error}") from error
+    return json_object(content, str(path))
+
+
+def json_object(content: bytes, where: str) -> dict[str, object]:
+    """The object in the bytes of a JSON file.
+
+    Raises:
+        ShardCorruptError: if they are no JSON.
+        ShardError: if they hold something else.
+    """
+    try:
+        value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise ShardError(f"{path} is no JSON: {error}. {MEND}") from error
+        raise ShardCorruptError(f"{where} is no JSON: {error}. {MEND}") from error
     if not isinstance(value, dict):
-        raise ShardError(f"{path} holds {value!r:.40} where an object should be. {MEND}")
+        raise ShardError(f"{where} holds {value!r:.40} where an object should be. {MEND}")
     return value
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixstream.arrays import Counts
 from mixstream.corpus.shard import Columns, ShardEntry, map_bytes
-from mixstream.errors import ShardError
+from mixstream.errors import ShardCorruptError, ShardError
 
 __all__ = ["ShardLayout", "TokenDtype", "map_rows", "read_layout", "token_encoding"]
 
@@ -136,19 +136,19 @@ def _checked_offsets(head: NDArray[np.uint8], entry: ShardEntry, where: str) -> 
     """The (n + 1,) offsets of the samples; all samples have one size and end with the file."""
     num_rows = int(head[:4].view("<u4")[0]) if len(head) >= 4 else 0
     if num_rows != entry.num_rows or num_rows < 1:
-        raise ShardError(
+        raise ShardCorruptError(
             f"{where}: its header says {num_rows} rows, its index {entry.num_rows}. "
             f"The file is damaged or of another corpus: copy or convert it again."
         )
     end = 4 * (num_rows + 2)
     if end > len(head):
-        raise ShardError(
+        raise ShardCorruptError(
             f"{where}: the offsets of {num_rows} rows take {end} bytes, but there are {len(head)}"
         )
     offsets = head[4:end].view("<u4").astype(np.int64)
     sizes = np.diff(offsets)
     if offsets[0] < end or offsets[-1] != entry.raw.num_bytes or (sizes <= 0).any():
-        raise ShardError(
+        raise ShardCorruptError(
             f"{where}: its offsets run from {offsets[0]} to {offsets[-1]} in a file of "
             f"{entry.raw.num_bytes} bytes, or run backwards. The header is damaged."
         )
@@ -164,16 +164,18 @@ def _checked_offsets(head: NDArray[np.uint8], entry: ShardEntry, where: str) -> 
 def _check_columns(text: bytes, columns: Columns, where: str) -> None:
     """The header's own text must name the columns that the index names."""
     if len(text) > MAX_HEADER_TEXT_BYTES:
-        raise ShardError(f"{where}: a header text of {len(text)} bytes; the header is damaged")
+        raise ShardCorruptError(
+            f"{where}: a header text of {len(text)} bytes; the header is damaged"
+        )
     try:
         config = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise ShardError(f"{where}: the text in its header is no JSON ({error})") from error
+        raise ShardCorruptError(f"{where}: the text in its header is no JSON ({error})") from error
     keys = ("column_names", "column_encodings", "column_sizes")
     found = [config.get(key) for key in keys] if isinstance(config, dict) else config
     wanted = [list(columns.names), list(columns.encodings), list(columns.sizes)]
     if found != wanted:
-        raise ShardError(
+        raise ShardCorruptError(
             f"{where}: its header names the columns {found}, its index {wanted}. "
             f"The file is of another corpus: copy or convert it again."
         )

@@ -29,6 +29,7 @@ __all__ = [
     "TokenizerEntry",
     "fingerprint",
     "index_json",
+    "manifest_of",
     "read_index",
     "read_manifest",
     "write_json",
@@ -49,6 +50,14 @@ class TokenizerEntry:
     vocab_size: int
     end_id: int
     """The end-of-text id that ends each document."""
+    bos_id: int | None = None
+    """The id that stands before each document; None for none."""
+    special_ids: Mapping[str, int] = field(default_factory=dict)
+    """Of all special tokens, by their spelling."""
+    library: str = ""
+    """What made the ids; empty for an object of one's own."""
+    version: str = ""
+    """Of that library."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +76,8 @@ class DomainEntry:
     dropped_tokens: int = 0
     text_bytes: int = 0
     """UTF-8 bytes of all documents that went into rows."""
+    documents_cut: int = 0
+    """Documents that do not stand whole in one row; 0 too in a corpus that did not count them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,8 +132,11 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ShardError: if it is missing, damaged or of another format version.
     """
-    where = str(folder / "corpus.json")
-    top = read_object(folder / "corpus.json")
+    return manifest_of(read_object(folder / "corpus.json"), str(folder / "corpus.json"))
+
+
+def manifest_of(top: Mapping[str, object], where: str) -> Manifest:
+    """The manifest in the JSON object of a corpus.json; raises as `read_manifest` does."""
     if top.get("format") != FORMAT:
         raise ShardError(
             f"{where}: key 'format' is {top.get('format')!r}, but this version of mixstream reads "
@@ -141,11 +155,17 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _tokenizer(values: Mapping[str, object], where: str) -> TokenizerEntry:
+    values = {"bos_id": None, "special_ids": {}, "library": "", "version": "", **values}
+    special_ids: dict[str, object] = wanted(values, "special_ids", dict, where)
     return TokenizerEntry(
         name=wanted(values, "name", str, where),
         sha256=wanted(values, "sha256", str, where),
         vocab_size=count(values, "vocab_size", where, least=1),
         end_id=count(values, "end_id", where),
+        bos_id=None if values["bos_id"] is None else count(values, "bos_id", where),
+        special_ids={token: count(special_ids, token, where) for token in special_ids},
+        library=wanted(values, "library", str, where),
+        version=wanted(values, "version", str, where),
     )
 
 
@@ -173,4 +193,5 @@ def _domain_entry(stated: Mapping[str, object], name: str, where: str) -> Domain
         dropped={reason: count(dropped, reason, f"{where}, dropped") for reason in dropped},
         dropped_tokens=count(values, "dropped_tokens", where),
         text_bytes=count(values, "text_bytes", where),
+        documents_cut=count({"documents_cut": 0, **values}, "documents_cut", where),
     )

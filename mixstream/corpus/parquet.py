@@ -1,4 +1,4 @@
-"""One column of a parquet file -> the bytes of its values, one after the other.
+"""One column of a parquet file -> its values as UTF-8 texts, or why they are none.
 
 Damage is found where the file can tell: in its footer, its page headers, its compressed pages, and
 in pages with a checksum (pyarrow writes those on request only).
@@ -10,21 +10,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mixstream.corpus.files import described, read_pieces, shown
+from mixstream.corpus.files import Meter, described, read_pieces, shown
+from mixstream.corpus.records import BadRecord, TextBatch, too_long, utf8_fault
 from mixstream.errors import SourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["parquet_values"]
+__all__ = ["parquet_batches"]
 
 TARGET_BATCH_BYTES = 16 * 2**20
 MAX_BATCH_ROWS = 2_048
 
 
-def parquet_values(path: Path, column: str) -> Iterator[bytes | None]:
-    """The values of one column in the order of the file; None where it is null.
+def parquet_batches(
+    path: Path, column: str, max_document_bytes: int, meter: Meter | None = None
+) -> Iterator[TextBatch]:
+    """The values of one column in the order of the file.
 
     The column is of any string or binary type, plain, large, view or dictionary. It is read in
     batches of about 16 MiB, and at most 2,048 rows. A file of no bytes holds no values.
@@ -32,25 +35,69 @@ def parquet_values(path: Path, column: str) -> Iterator[bytes | None]:
     Raises:
         SourceError: no parquet file, damaged, no such column, or one of another type.
     """
-    import pyarrow as pa
-
     if not next(read_pieces(path, 1), b""):
         return
+    import pyarrow as pa
+
     record = 0
+    before = 0 if meter is None else meter.num_bytes
     try:
         # a Python stream, because Arrow opens no name that is not UTF-8
         with path.open("rb") as stream, _opened(path, stream) as file:
             kind = _checked_type(path, file.schema_arrow, column)
             for batch in _batches(file, column):
-                values = batch.column(0)
-                for value in values.cast(kind).to_pylist():
-                    record += 1
-                    yield value
+                values = batch.column(0).cast(kind)
+                record += len(values)
+                if meter is not None:  # the file's bytes in step with its values
+                    share = record / file.metadata.num_rows
+                    meter.num_bytes = before + int(path.stat().st_size * share)
+                if _are_plain(values, max_document_bytes):
+                    yield TextBatch(values.to_pylist(), range(1, len(values) + 1), [], len(values))
+                else:
+                    yield _examined(values.to_pylist(), column, max_document_bytes)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(
             f"{shown(path)}: damaged parquet after record {record:,}, the last that could be read "
             f"({_first_line(error)}). Fetch or write the file again."
         ) from error
+
+
+def _are_plain(values: pa.LargeBinaryArray, max_bytes: int) -> bool:
+    """Whether every value is a text: there, not empty, not too long and UTF-8."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    sizes = pc.min_max(pc.binary_length(values)).as_py()
+    if values.null_count or not sizes["min"] or sizes["max"] > max_bytes:
+        return False
+    try:
+        values.cast(pa.large_string())
+    except pa.ArrowInvalid:  # not UTF-8
+        return False
+    return True
+
+
+def _examined(values: list[bytes | None], column: str, max_bytes: int) -> TextBatch:
+    """Each value by itself."""
+    texts: list[bytes] = []
+    records: list[int] = []
+    bad: list[BadRecord] = []
+    for record, value in enumerate(values, start=1):
+        if value is None:
+            bad.append(BadRecord(record, "no_text", f"column {column!r} is null"))
+        elif len(value) > max_bytes:
+            bad.append(too_long(record, len(value), max_bytes))
+        elif not value:
+            bad.append(BadRecord(record, "empty", f"{column!r} is an empty string"))
+        else:
+            try:
+                value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                bad.append(BadRecord(record, "invalid_utf8", utf8_fault(value, error)))
+            else:
+                texts.append(value)
+                records.append(record)
+    return TextBatch(texts, records, bad, len(values))
 
 
 def _opened(path: Path, stream: BinaryIO) -> pq.ParquetFile:

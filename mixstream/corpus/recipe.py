@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from mixstream.corpus.files import KINDS, file_kind, list_files, shown
 from mixstream.corpus.jsonfile import MAX_NAME_BYTES, checked_name
-from mixstream.corpus.packing import open_packer
+from mixstream.corpus.packing import DEFAULT_WINDOW_TOKENS, open_packer
 from mixstream.corpus.shard import MAX_SHARD_BYTES
 from mixstream.corpus.tokenizers import Tokenizer
 from mixstream.errors import RecipeError, ShardError, SourceError
@@ -35,7 +35,7 @@ DomainFiles: TypeAlias = dict[str, tuple[tuple[str, Path], ...]]
 """For each domain its files in order, each with its name in the corpus's records."""
 
 DEFAULT_SHARD_BYTES = 64 * 2**20
-DEFAULT_UNIT_BYTES = 256 * 2**20
+DEFAULT_UNIT_BYTES = 128 * 2**20  # of English in two-byte ids, about one shard
 DEFAULT_MAX_DOCUMENT_BYTES = 128 * 2**20
 _MAX_HEADER_BYTES = 2 * 4096  # of a shard, the offsets of its rows apart
 
@@ -49,7 +49,11 @@ class RowSettings:
     seq_len: int
     """S, tokens a row."""
     packing: str = "concat"
-    """"concat" or "best_fit"."""
+    """"concat", "best_fit" or "pad"."""
+    packing_window: int | None = None
+    """Tokens that best_fit packs at a time; the default, or None for the other policies."""
+    bos_id: int | None = None
+    """Put before each document; None for nothing."""
     text_field: str = "text"
     """Field or column that holds the text."""
     compression: str | None = None
@@ -62,10 +66,20 @@ class RowSettings:
     """"skip" drops and counts a bad document, "raise" ends the conversion at it."""
 
     def __post_init__(self) -> None:
-        for name in ("seq_len", "shard_bytes", "max_document_bytes"):
-            check_size(name, getattr(self, name))
+        for name in ("seq_len", "shard_bytes", "max_document_bytes", "packing_window"):
+            if name != "packing_window" or self.packing_window is not None:
+                check_size(name, getattr(self, name))
         tokenizer, bad = self.tokenizer, self.on_bad_document
-        open_packer(self.packing, self.seq_len, tokenizer.end_id)
+        if self.packing == "best_fit" and self.packing_window is None:
+            object.__setattr__(self, "packing_window", DEFAULT_WINDOW_TOKENS)
+        window = self.packing_window
+        open_packer(self.packing, self.seq_len, tokenizer.end_id, window_tokens=window)
+        if self.bos_id == tokenizer.end_id:
+            raise RecipeError(
+                f"tokenizer {tokenizer.name!r} has one id, {self.bos_id}, for the beginning and "
+                f"the end of a text; two of them in a row would read as padding. Leave bos out: "
+                f"the end id before a document marks its beginning."
+            )
         if not 0 <= tokenizer.end_id < tokenizer.vocab_size:
             raise RecipeError(
                 f"tokenizer {tokenizer.name!r} states end_id {tokenizer.end_id}, but a vocabulary "
@@ -195,7 +209,7 @@ def read_recipe(path: Path) -> dict[str, object]:
         if key not in _RECIPE_TYPES:
             known = ", ".join(sorted(_RECIPE_TYPES))
             raise RecipeError(f"unknown key {key!r} in recipe {shown(path)}; known are {known}.")
-        if not isinstance(value, _RECIPE_TYPES[key]) or isinstance(value, bool):
+        if type(value) is not _RECIPE_TYPES[key]:
             raise RecipeError(
                 f"{key} in recipe {shown(path)} is {value!r}; give a {_RECIPE_TYPES[key].__name__}."
             )
@@ -212,8 +226,10 @@ def read_recipe(path: Path) -> dict[str, object]:
 
 _RECIPE_TYPES: dict[str, type] = {
     **dict.fromkeys(("raw", "tokenizer", "end_of_text", "packing", "text_field"), str),
-    **dict.fromkeys(("compression", "on_bad_document"), str),
-    **dict.fromkeys(("seq_len", "shard_bytes", "unit_bytes", "max_document_bytes", "workers"), int),
+    **dict.fromkeys(("compression", "on_bad_document", "tokenizer_backend"), str),
+    **dict.fromkeys(("seq_len", "shard_bytes", "unit_bytes", "max_document_bytes"), int),
+    **dict.fromkeys(("packing_window", "workers", "memory"), int),
+    "bos": bool,
     "domains": dict,
 }
 

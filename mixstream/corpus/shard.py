@@ -22,7 +22,7 @@ import zstandard
 from numpy.typing import DTypeLike, NDArray
 
 from mixstream.arrays import Rows
-from mixstream.errors import ShardError
+from mixstream.errors import ShardCorruptError, ShardError, ShardMissingError
 
 __all__ = [
     "Columns",
@@ -268,7 +268,7 @@ def map_bytes(path: Path, num_bytes: int) -> NDArray[np.uint8]:
         with open(path, "rb") as file:
             found = os.fstat(file.fileno()).st_size
             if found != num_bytes or found == 0:
-                raise ShardError(
+                raise ShardCorruptError(
                     f"{path} has {found} bytes, but its index says {num_bytes}. "
                     f"The copy is incomplete or of another corpus: copy or convert it again."
                 )
@@ -277,7 +277,8 @@ def map_bytes(path: Path, num_bytes: int) -> NDArray[np.uint8]:
     except ShardError:
         raise
     except OSError as error:
-        raise ShardError(
+        kind = ShardMissingError if isinstance(error, FileNotFoundError) else ShardError
+        raise kind(
             f"cannot open shard {path}: {error.strerror or error}. "
             f"Its index names it: copy it here, or convert the corpus again."
         ) from error

@@ -1,65 +1,51 @@
-"""A unit of conversion work: a few raw files of one domain -> shards and counts, whole or absent.
+"""A unit of conversion work -> shards and counts, whole or absent.
 
-A unit depends on nothing but its files and the settings, so that any number of workers, in any
-order, and after any kill, write the same bytes.
+Three stations that run at the same time: a thread reads and takes the texts out of their records,
+this one tokenizes and packs, a third writes shards. Each holds one batch or shard, so memory does
+not grow with the input.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import orjson
 
-from mixstream.arrays import Counts, Rows, Tokens
-from mixstream.corpus.files import shown
+from mixstream.arrays import Counts, Tokens
+from mixstream.corpus.engines import Tell
+from mixstream.corpus.files import Meter
 from mixstream.corpus.index import index_json, read_index
 from mixstream.corpus.jsonfile import write_json
-from mixstream.corpus.packing import num_padding, open_packer
-from mixstream.corpus.recipe import Recipe, RowSettings
-from mixstream.corpus.shard import ShardEntry, write_shard
-from mixstream.corpus.sources import BadDocument, Document, read_documents
-from mixstream.corpus.tokenizers import Tokenizer, with_end_ids
-from mixstream.errors import RecipeError, ShardError, SourceError
+from mixstream.corpus.packing import open_packer
+from mixstream.corpus.plan import Unit
+from mixstream.corpus.recipe import RowSettings
+from mixstream.corpus.records import BadRecord, TextBatch, place
+from mixstream.corpus.shard import ShardEntry
+from mixstream.corpus.shard_writer import ShardWriter
+from mixstream.corpus.sources import bad_document, num_lines_before, read_batches
+from mixstream.corpus.tokenizers import Tokenizer, encoded, with_special_ids
+from mixstream.errors import RecipeError, ShardError
 
-__all__ = [
-    "Unit",
-    "UnitReport",
-    "file_status",
-    "planned_units",
-    "read_unit_report",
-    "run_unit",
-    "shard_name",
-]
+__all__ = ["Example", "UnitReport", "read_unit_report", "run_unit"]
 
-_BATCH_CHARACTERS = 2**20
+_BATCH_BYTES = 2**20
 """Text that is tokenized at a time: large enough for the tokenizer's threads, small in memory."""
 _NUM_EXAMPLES = 3
 """Dropped documents that are named for each reason; all are counted."""
 _REPORT = "unit.json"
 
+Item = TypeVar("Item")
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
-    """Files of one domain that are converted in one go."""
-
-    domain: str
-    """Name."""
-    index: int
-    """Place among the domain's units."""
-    files: tuple[Path, ...]
-    """In reading order."""
-    num_bytes: int
-    """Of the files as they lie on disk."""
-    digest: str
-    """16 hex digits of the settings and of the name, size and time of change of each file."""
+Example: TypeAlias = tuple[int, int, str]
+"""A dropped document: the unit's file part, the record in it from 1 on, and what was found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,16 +56,20 @@ class UnitReport:
     """Named from 0 on in the unit's own folder."""
     documents: int
     """Documents that went into rows."""
+    documents_cut: int
+    """Those of them that do not stand whole in one row."""
     text_bytes: int
     """Of those documents, as UTF-8."""
     tokens: int
-    """Ids of those documents, end-of-text ids included."""
+    """Ids of those documents, special ids included."""
     padding: int
     """Ids that only fill rows."""
     dropped: dict[str, int]
     """Reason -> documents that went into no row."""
-    examples: dict[str, list[str]]
-    """Reason -> where the first of them stand."""
+    examples: dict[str, list[Example]]
+    """Reason -> the first of them."""
+    records: list[int]
+    """Lines, values or texts of each file part, good and bad."""
 
     @property
     def rows(self) -> int:
@@ -87,36 +77,45 @@ class UnitReport:
         return sum(shard.num_rows for shard in self.shards)
 
 
-def planned_units(recipe: Recipe) -> list[Unit]:
-    """The units of a recipe: files in order, cut where a unit has `unit_bytes` of them."""
-    settings = json.dumps(recipe.rows.described(), sort_keys=True)
-    units = []
-    for domain, files in recipe.files.items():
-        portion: list[tuple[str, Path]] = []
-        num_bytes = index = 0
-        for name, path in files:
-            size = file_status(path).st_size
-            if portion and num_bytes + size > recipe.unit_bytes:
-                units.append(_unit(domain, index, portion, num_bytes, settings))
-                portion, num_bytes, index = [], 0, index + 1
-            portion.append((name, path))
-            num_bytes += size
-        units.append(_unit(domain, index, portion, num_bytes, settings))
-    return units
+@dataclass(slots=True)
+class DocumentBatch:
+    """Documents that are tokenized together."""
+
+    texts: list[bytes] = field(default_factory=list)
+    """Each valid UTF-8 and not empty."""
+    bad: list[tuple[int, BadRecord]] = field(default_factory=list)
+    """Documents that give no text: file part of the unit, and record counted in that part."""
+    num_bytes: int = 0
+    """Of the texts."""
+    _origins: list[tuple[int, int, Sequence[int]]] = field(default_factory=list)
+
+    def add(self, part: int, before: int, found: TextBatch) -> None:
+        """Takes over what stands in a file part after so many records."""
+        self.texts += found.texts
+        self.num_bytes += sum(map(len, found.texts))
+        self._origins.append((part, before, found.records))
+        for bad in found.bad:
+            self.bad.append((part, BadRecord(before + bad.record, bad.reason, bad.detail)))
+
+    def origins(self) -> Counts:
+        """(n, 2) int64: file part of the unit, and record in it from 1 on, of each text."""
+        found = [np.empty((0, 2), np.int64)]
+        for part, before, records in self._origins:
+            numbers = before + np.asarray(records, np.int64)
+            found.append(np.stack([np.full_like(numbers, part), numbers], axis=1))
+        return np.concatenate(found)
 
 
-def file_status(path: Path) -> os.stat_result:
-    """Size and time of change of a raw file. Raises SourceError where there is none."""
-    try:
-        return path.stat()
-    except OSError as error:
-        raise SourceError(
-            f"{shown(path)}: cannot be read ({error.strerror}). Name files that exist."
-        ) from error
-
-
-def run_unit(unit: Unit, settings: RowSettings, folder: Path) -> UnitReport:
+def run_unit(
+    unit: Unit, settings: RowSettings, folder: Path, tell: Tell | None = None
+) -> UnitReport:
     """Converts one unit into `folder`, whose `unit.json` is written last.
+
+    Args:
+        unit: what to convert.
+        settings: how.
+        folder: where to; what an unfinished try left there is removed.
+        tell: takes how many bytes of its files, documents and tokens the unit has gone through.
 
     Raises:
         SourceError: a damaged file, or a bad document under on_bad_document="raise".
@@ -128,26 +127,32 @@ def run_unit(unit: Unit, settings: RowSettings, folder: Path) -> UnitReport:
         folder.mkdir(parents=True)
     except OSError as error:
         raise ShardError(f"cannot write {folder}: {error.strerror}") from error
-    writer = _ShardWriter(folder, settings)
-    packer = open_packer(settings.packing, settings.seq_len, settings.tokenizer.end_id)
-    tally = _Tally()
-    tokenizer = settings.tokenizer
-    for documents in _document_batches(unit, settings, tally):
-        ids, lengths = tokenizer.encode([document.text for document in documents])
-        _check_ids(tokenizer, ids, lengths, len(documents))
-        lengths = lengths.astype(np.int64)  # one more each for the end id must not wrap
-        tally.count(documents, lengths)
-        writer.add(packer.pack(*with_end_ids(ids, lengths, tokenizer.end_id)))
-    writer.add(packer.flush())
-    report = UnitReport(
-        shards=tuple(writer.finished()),
-        documents=tally.documents,
-        text_bytes=tally.text_bytes,
-        tokens=tally.tokens,
-        padding=writer.padding,
-        dropped=dict(sorted(tally.dropped.items())),
-        examples=tally.examples,
+    tokenizer, meter, tally = settings.tokenizer, Meter(), _Tally()
+    packer = open_packer(
+        settings.packing,
+        settings.seq_len,
+        tokenizer.end_id,
+        window_tokens=settings.packing_window,
+        dtype=settings.dtype,
     )
+    batches = _document_batches(unit, settings, meter, tally.records)
+    with ShardWriter(folder, settings) as writer, closing(_ahead(batches)) as coming:
+        for batch in coming:
+            ids, lengths = encoded(tokenizer, batch.texts)
+            _check_ids(tokenizer, ids, lengths, len(batch.texts))
+            lengths = lengths.astype(np.int64)  # one more each for the end id must not wrap
+            tally.count(batch, lengths)
+            del batch
+            ids, lengths = with_special_ids(ids, lengths, settings.bos_id, eos_id=tokenizer.end_id)
+            tally.tokens += len(ids)
+            for rows in packer.pack(ids, lengths):
+                writer.add(rows)
+            if tell is not None:
+                tell(meter.num_bytes, tally.documents, tally.tokens)
+        for rows in packer.flush():
+            writer.add(rows)
+        shards = tuple(writer.finished())
+    report = tally.report(shards, documents_cut=packer.num_cut, padding=writer.padding)
     written = report.rows * settings.seq_len - report.padding
     assert written == report.tokens, f"{report.tokens} ids went in, {written} stand in rows"
     counts = asdict(report)
@@ -165,6 +170,10 @@ def read_unit_report(folder: Path) -> UnitReport | None:
         return None
     index = read_index(folder)
     shards = tuple(index.entry(number) for number in range(len(index.num_rows)))
+    content["examples"] = {
+        reason: [(part, record, detail) for part, record, detail in examples]
+        for reason, examples in content["examples"].items()
+    }
     return UnitReport(shards=shards, **content)
 
 
@@ -173,103 +182,78 @@ class _Tally:
 
     def __init__(self) -> None:
         self.documents = self.text_bytes = self.tokens = 0
-        self.dropped: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
+        self.records: list[int] = []
+        self._dropped: Counter[str] = Counter()
+        self._examples: dict[str, list[Example]] = {}
 
-    def drop(self, reason: str, example: str) -> None:
+    def count(self, batch: DocumentBatch, lengths: Counts) -> None:
+        """A batch of documents and how many ids each became, special ids apart."""
+        for part, bad in batch.bad:
+            self._drop(bad.reason, (part, bad.record, bad.detail))
+        without = np.flatnonzero(lengths == 0)
+        self.documents += len(lengths) - len(without)
+        self.text_bytes += batch.num_bytes
+        if len(without):
+            self.text_bytes -= sum(len(batch.texts[number]) for number in without.tolist())
+            for part, record in batch.origins()[without].tolist():
+                self._drop("no_tokens", (part, record, ""))
+
+    def _drop(self, reason: str, example: Example) -> None:
         """One document that goes into no row."""
-        self.dropped[reason] += 1
-        examples = self.examples.setdefault(reason, [])
+        self._dropped[reason] += 1
+        examples = self._examples.setdefault(reason, [])
         if len(examples) < _NUM_EXAMPLES:
             examples.append(example)
 
-    def count(self, documents: Sequence[Document], lengths: Counts) -> None:
-        """A batch of documents and how many ids each became, end-of-text id apart."""
-        for document, length in zip(documents, lengths.tolist(), strict=True):
-            if length == 0:
-                self.drop("no_tokens", document.source)
-                continue
-            self.documents += 1
-            self.text_bytes += len(document.text.encode())
-            self.tokens += length + 1
+    def report(
+        self, shards: tuple[ShardEntry, ...], *, documents_cut: int, padding: int
+    ) -> UnitReport:
+        """All of it, and what is known of the rows."""
+        return UnitReport(
+            shards=shards,
+            documents=self.documents,
+            documents_cut=documents_cut,
+            text_bytes=self.text_bytes,
+            tokens=self.tokens,
+            padding=padding,
+            dropped=dict(sorted(self._dropped.items())),
+            examples=self._examples,
+            records=self.records,
+        )
 
 
-class _ShardWriter:
-    """Rows in, shards of `rows_per_shard` rows out."""
-
-    def __init__(self, folder: Path, settings: RowSettings) -> None:
-        self._folder, self._settings = folder, settings
-        self._held: list[Rows] = []
-        self._num_held = 0
-        self._entries: list[ShardEntry] = []
-        self.padding = 0
-
-    def add(self, rows: Rows) -> None:
-        """Takes rows, and writes every shard that they fill."""
-        self.padding += num_padding(rows, self._settings.tokenizer.end_id)
-        if len(rows):
-            self._held.append(rows.astype(self._settings.dtype))
-            self._num_held += len(rows)
-        rows_per_shard = self._settings.rows_per_shard
-        if self._num_held < rows_per_shard:
-            return
-        held = np.concatenate(self._held)
-        num_whole = len(held) // rows_per_shard * rows_per_shard
-        for start in range(0, num_whole, rows_per_shard):
-            self._write(held[start : start + rows_per_shard])
-        self._held, self._num_held = [held[num_whole:].copy()], len(held) - num_whole
-
-    def finished(self) -> list[ShardEntry]:
-        """Writes what is left; the entries of all shards."""
-        if self._num_held:
-            self._write(np.concatenate(self._held))
-        return self._entries
-
-    def _write(self, rows: Rows) -> None:
-        path = self._folder / shard_name(len(self._entries))
-        compression = self._settings.compression
-        self._entries.append(write_shard(path, rows, compression=compression))
-
-
-def shard_name(number: int) -> str:
-    """The name of a raw shard, as stock writers number them."""
-    return f"shard.{number:05}.mds"
-
-
-def _unit(
-    domain: str, index: int, files: Sequence[tuple[str, Path]], num_bytes: int, settings: str
-) -> Unit:
-    digest = hashlib.blake2b(f"{settings}\0{domain}\0{index}".encode(), digest_size=8)
-    for name, path in files:
-        status = file_status(path)
-        digest.update(os.fsencode(name) + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
-    paths = tuple(path for _, path in files)
-    return Unit(
-        domain=domain, index=index, files=paths, num_bytes=num_bytes, digest=digest.hexdigest()
-    )
-
-
-def _document_batches(unit: Unit, settings: RowSettings, tally: _Tally) -> Iterator[list[Document]]:
-    """The good documents, about a million characters at a time; the bad ones are tallied."""
-    batch: list[Document] = []
-    num_characters = 0
-    for path in unit.files:
-        for document in read_documents(
-            path,
+def _document_batches(
+    unit: Unit, settings: RowSettings, meter: Meter, num_records: list[int]
+) -> Iterator[DocumentBatch]:
+    """The unit's documents, about a MiB of text at a time; the records of each part are counted."""
+    batch = DocumentBatch()
+    for number, part in enumerate(unit.parts):
+        before = 0
+        for found in read_batches(
+            part,
             text_field=settings.text_field,
             max_document_bytes=settings.max_document_bytes,
-            on_bad_document=settings.on_bad_document,
+            meter=meter,
         ):
-            if isinstance(document, BadDocument):
-                tally.drop(document.reason, f"{document.source}: {document.detail}")
-                continue
-            batch.append(document)
-            num_characters += len(document.text)
-            if num_characters >= _BATCH_CHARACTERS:
+            if found.bad and settings.on_bad_document == "raise":
+                record = num_lines_before(part) + before + found.bad[0].record
+                raise bad_document(found.bad[0], place(part.path, record))
+            batch.add(number, before, found)
+            before += found.num_records
+            if batch.num_bytes >= _BATCH_BYTES or len(batch.bad) >= _BATCH_BYTES // 64:
                 yield batch
-                batch, num_characters = [], 0
-    if batch:
-        yield batch
+                batch = DocumentBatch()
+        num_records.append(before)
+    yield batch
+
+
+def _ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
+    """The same items; each is made by another thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _check_ids(tokenizer: Tokenizer, ids: Tokens, lengths: Counts, num_texts: int) -> None:

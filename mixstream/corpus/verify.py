@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mixstream.corpus.cache import check_file, decompress
 from mixstream.corpus.corpus import Corpus, open_corpus
 from mixstream.corpus.index import read_index
 from mixstream.corpus.layout import map_rows, read_layout
 from mixstream.corpus.manifest import read_manifest
 from mixstream.corpus.packing import num_padding
 from mixstream.corpus.shard import ShardEntry
+from mixstream.corpus.unpack import check_file, decompress
 from mixstream.errors import ShardError
 
 __all__ = ["corpus_faults"]

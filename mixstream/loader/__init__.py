@@ -1,7 +1,17 @@
 """The hall: where the way of the data and the way of the control meet, in tensors."""
 
 from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
+from mixstream.loader.consumption import Consumption
 from mixstream.loader.dataset import Batch, RowDataset
-from mixstream.loader.loader import Loader, LoaderState
+from mixstream.loader.loader import Loader
+from mixstream.loader.state import LoaderState
 
-__all__ = ["Batch", "BatchSamplerState", "Loader", "LoaderState", "MixBatchSampler", "RowDataset"]
+__all__ = [
+    "Batch",
+    "BatchSamplerState",
+    "Consumption",
+    "Loader",
+    "LoaderState",
+    "MixBatchSampler",
+    "RowDataset",
+]

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from torch.utils.data import Sampler
 
-from mixstream.arrays import Addresses
+from mixstream.arrays import Addresses, Counts
 from mixstream.errors import StateError, StepError, WeightsError
 from mixstream.mixing.sampler import Draw, Mark, MixSampler, SamplerState
 from mixstream.mixing.state import check_keys
@@ -170,6 +170,10 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
     def row(self, step: int) -> int:
         """The first row of a step that is drawn and not forgotten."""
         return self._mark(step).row
+
+    def counts(self, step: int) -> Counts:
+        """(C, K) int64, rows drawn before a step that is drawn and not forgotten."""
+        return self._mark(step).counts
 
     def state_dict(self, step: int | None = None) -> BatchSamplerState:
         """The state after `step` batches were delivered; None means all that are drawn.

@@ -36,10 +36,15 @@ class RowDataset(Dataset[Batch]):
             row and where the next token is padding.
         position_ids: add `position_ids` (B, S) int64, starting anew at each document of a row.
         cu_seqlens: add `cu_seqlens` (documents + 1,) int32, where each document of the flattened
-            (B * S,) batch starts, then B * S. Padding counts as a document.
+            (B * S,) batch starts, then B * S, and `max_seqlen` () int64, the longest of them: what
+            flash attention's varlen functions take. Padding counts as a document.
+        document_ids: add `document_ids` (B, S) int32, which document of its row an id belongs to,
+            from 0 on: FlexAttention's mask_mod compares those of query and key. Padding counts as
+            a document.
 
     Raises:
-        StateError: position_ids or cu_seqlens of a corpus that does not name its end-of-text id.
+        StateError: position_ids, cu_seqlens or document_ids of a corpus that does not name its
+            end-of-text id.
     """
 
     def __init__(
@@ -49,14 +54,16 @@ class RowDataset(Dataset[Batch]):
         labels: bool = False,
         position_ids: bool = False,
         cu_seqlens: bool = False,
+        document_ids: bool = False,
     ) -> None:
-        if (position_ids or cu_seqlens) and corpus.end_id is None:
+        if (position_ids or cu_seqlens or document_ids) and corpus.end_id is None:
             raise StateError(
-                "position_ids and cu_seqlens need the end-of-text id, and this corpus does not "
-                "name one; give it: open_corpus(..., end_id=...)."
+                "position_ids, cu_seqlens and document_ids need the end-of-text id, and this "
+                "corpus does not name one; give it: open_corpus(..., end_id=...)."
             )
         self.corpus = corpus
         self._labels, self._position_ids, self._cu_seqlens = labels, position_ids, cu_seqlens
+        self._document_ids = document_ids
 
     def __len__(self) -> int:
         """Rows of all domains."""
@@ -65,7 +72,10 @@ class RowDataset(Dataset[Batch]):
     def __getitem__(self, address: Any) -> Batch:
         """One row: the batch of it alone, without the first axis (cu_seqlens have none)."""
         batch = self.batch(self._addresses([address]))
-        return {name: value if name == "cu_seqlens" else value[0] for name, value in batch.items()}
+        return {
+            name: value if name in ("cu_seqlens", "max_seqlen") else value[0]
+            for name, value in batch.items()
+        }
 
     def __getitems__(self, addresses: Any) -> list[_WholeBatch]:
         """A batch of rows, in the form that torch's default collate passes on as it is."""
@@ -81,12 +91,16 @@ class RowDataset(Dataset[Batch]):
         end_id = self.corpus.end_id
         if self._labels:
             batch["labels"] = torch.from_numpy(_next_tokens(rows, end_id))
-        if end_id is not None and (self._position_ids or self._cu_seqlens):
+        if end_id is not None and (self._position_ids or self._cu_seqlens or self._document_ids):
             starts = segment_starts(rows, end_id)
             if self._position_ids:
                 batch["position_ids"] = torch.from_numpy(_positions(starts))
             if self._cu_seqlens:
-                batch["cu_seqlens"] = torch.from_numpy(_cu_seqlens(starts))
+                ends = _cu_seqlens(starts)
+                batch["cu_seqlens"] = torch.from_numpy(ends)
+                batch["max_seqlen"] = torch.tensor(int(np.diff(ends).max(initial=0)))
+            if self._document_ids:
+                batch["document_ids"] = torch.from_numpy(np.cumsum(starts, 1, np.int32) - 1)
         return batch
 
     def _addresses(self, indices: Any) -> Addresses:

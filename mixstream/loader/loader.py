@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from mixstream.arrays import Vector
 from mixstream.corpus.corpus import Corpus
-from mixstream.errors import StateError, WeightsError
+from mixstream.errors import ShardError, StateError
 from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
+from mixstream.loader.consumption import Consumption, consumed_at, remaining_at
 from mixstream.loader.dataset import Batch, RowDataset, passed_on
+from mixstream.loader.making import BatchMaker
+from mixstream.loader.probe import probe_addresses
 from mixstream.loader.ranks import (
     check_same_place,
     is_distributed,
     of_rank_0,
     rank_and_world_size,
 )
+from mixstream.loader.recorded import signal_values
+from mixstream.loader.state import LOADER_STATE_VERSION, LoaderState, check_loader_state
+from mixstream.loader.steering import Asked, opened_record
 from mixstream.mixing.sampler import MixSampler
+from mixstream.mixing.schedule import Schedule
 from mixstream.mixing.settings import OnExhausted, Sampling
-from mixstream.mixing.state import check_keys
 from mixstream.mixing.weights import WeightChange, WeightsLike
+from mixstream.runlog.replay import check_corpus, order_settings, state_before
+from mixstream.runlog.run import Run, read_run
 
 __all__ = ["Loader", "LoaderState"]
-
-_STATE_VERSION = 1
-
-
-class LoaderState(TypedDict):
-    """A place in a run over a corpus, as JSON holds it; equal on all ranks."""
-
-    version: int
-    corpus: str
-    batches: BatchSamplerState
 
 
 class Loader(DataLoader[Any]):
@@ -50,7 +49,8 @@ class Loader(DataLoader[Any]):
     Args:
         corpus: from `open_corpus`.
         weights: a number a domain, by name or (K,) in manifest order; None draws every domain by
-            its share of the rows.
+            its share of the rows. A Schedule plans all of its changes, by steps of this run's
+            start; a state that is loaded brings its own.
         batch_size: B, rows of a batch on this rank.
         seed: of the order, in [0, 2^64).
         rank: data-parallel rank; from torch.distributed if it is initialised, else 0.
@@ -61,12 +61,23 @@ class Loader(DataLoader[Any]):
         shuffle_block_rows: see MixSampler.
         max_epochs: see MixSampler.
         on_exhausted: see MixSampler; "stop" ends the loop before the first batch that is not full.
+        run_log: where rank 0 records the run (see `mixstream.runlog.events`); an existing log of
+            the same run goes on.
+        steerable: take the weights that persons ask for (`mixstream set`, `mixstream watch`).
+        steer_every: steps between two looks for such requests; None means about ten looks a second,
+            and every 10 steps under torch.distributed, where each look is a broadcast.
+        synced: under torch.distributed, `set_weights` and a check every so often are collective
+            calls of all processes; False for a Loader of this process alone.
         labels: see RowDataset.
         position_ids: see RowDataset.
         cu_seqlens: see RowDataset.
-        num_workers: worker processes; a change of the weights then waits for the batches in flight.
-        prefetch_factor: batches in flight for each worker; torch's default is 2.
-        pin_memory: see torch.utils.data.DataLoader.
+        document_ids: see RowDataset.
+        transform: batch -> what the loop gets; called in the workers, if there are any, where its
+            random numbers depend on the seed, the rank and the step alone.
+        num_workers: worker processes, which hand batches over in shared memory; a change of the
+            weights then waits for the batches in flight, unless it flushes them.
+        prefetch_factor: batches in flight for each worker; None means 2.
+        pin_memory: see torch.utils.data.DataLoader; done in this thread.
         persistent_workers: see torch.utils.data.DataLoader.
         multiprocessing_context: "fork", "spawn" or "forkserver".
     """
@@ -74,7 +85,7 @@ class Loader(DataLoader[Any]):
     def __init__(
         self,
         corpus: Corpus,
-        weights: WeightsLike | None = None,
+        weights: WeightsLike | Schedule | None = None,
         *,
         batch_size: int,
         seed: int = 0,
@@ -86,9 +97,15 @@ class Loader(DataLoader[Any]):
         shuffle_block_rows: int = 1 << 18,
         max_epochs: int | Mapping[str, int] | None = None,
         on_exhausted: OnExhausted | None = None,
+        run_log: str | os.PathLike[str] | None = None,
+        steerable: bool = False,
+        steer_every: int | None = None,
+        synced: bool = True,
         labels: bool = False,
         position_ids: bool = False,
         cu_seqlens: bool = False,
+        document_ids: bool = False,
+        transform: Callable[[Batch], Any] | None = None,
         num_workers: int = 0,
         prefetch_factor: int | None = None,
         pin_memory: bool = False,
@@ -99,7 +116,7 @@ class Loader(DataLoader[Any]):
         batch_size = operator.index(batch_size)
         sampler = MixSampler(
             corpus.layout,
-            weights,
+            weights.weights_like() if isinstance(weights, Schedule) else weights,
             seed=seed,
             num_canonical_nodes=num_canonical_nodes,
             sampling=sampling,
@@ -109,8 +126,15 @@ class Loader(DataLoader[Any]):
             max_epochs=max_epochs,
             on_exhausted=on_exhausted,
         )
+        rows = RowDataset(
+            corpus,
+            labels=labels,
+            position_ids=position_ids,
+            cu_seqlens=cu_seqlens,
+            document_ids=document_ids,
+        )
         super().__init__(
-            RowDataset(corpus, labels=labels, position_ids=position_ids, cu_seqlens=cu_seqlens),
+            rows,
             batch_sampler=MixBatchSampler(
                 sampler,
                 batch_size,
@@ -130,6 +154,31 @@ class Loader(DataLoader[Any]):
         self.corpus = corpus
         self._step = 0
         self._iterator_number = 0
+        self._is_flushed = False
+        self._is_synced = synced and is_distributed()
+        self._maker = BatchMaker(
+            rows,
+            transform,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            keeps_workers=persistent_workers,
+            context=multiprocessing_context,
+            pin_memory=pin_memory,
+            seed=(sampler.settings.seed, rank),
+        )
+        if isinstance(weights, Schedule):
+            for change in weights.changes[1:]:
+                point = weights.weights_like(change)
+                self.batches.set_weights(point, at_step=change.step, reason=change.reason)
+        self._has_log = run_log is not None
+        self._record, self._lookout = opened_record(
+            run_log,
+            corpus,
+            self.batches,
+            planned_by="schedule" if isinstance(weights, Schedule) else "code",
+            steerable=steerable,
+            steer_every=steer_every,
+        )
 
     @property
     def batches(self) -> MixBatchSampler:
@@ -161,6 +210,7 @@ class Loader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """The batches from the next undelivered one on; an older iterator of this loader ends."""
         self._iterator_number += 1
+        self._begin_record()
         self.batches.rewind(self._step)
         return self._delivered(self._drawn(), self._iterator_number)
 
@@ -176,17 +226,24 @@ class Loader(DataLoader[Any]):
         )
 
     def set_weights(
-        self, weights: WeightsLike, *, at_step: int | None = None, reason: str = ""
+        self,
+        weights: WeightsLike,
+        *,
+        at_step: int | None = None,
+        reason: str = "",
+        flush: bool = False,
     ) -> WeightChange:
         """Changes the weights from the next undrawn step on, or from a later one.
 
-        Under torch.distributed every process calls this; rank 0's weights, step and reason are
-        taken.
+        Under torch.distributed every process calls this (but for a Loader with synced=False); rank
+        0's weights, step and reason are taken.
 
         Args:
             weights: by name or (K,), an array or a tensor.
             at_step: the first step that feels them; None means the next undrawn one.
             reason: why, for the record.
+            flush: batches in flight are given up and their rows drawn anew, so that with workers,
+                too, the very next batch feels the change. No row is lost or repeated.
 
         Returns:
             The change, with the first row and step that feel it.
@@ -196,14 +253,43 @@ class Loader(DataLoader[Any]):
             StepError: at_step is drawn already.
             StateError: the ranks are not at the same place of the same run.
         """
-        if is_distributed():
+        if flush and self.batches.step != self._step:
+            self.batches.rewind(self._step)
+            self._is_flushed = True
+        if self._is_synced:
             mine = (weights, at_step, reason)
             check_same_place(self.batches.step, self.fingerprint)
             weights, at_step, reason = of_rank_0(
                 lambda: (self.batches.sampler.checked(mine[0]), *mine[1:])
             )
-        change = self.batches.set_weights(weights, at_step=at_step, reason=reason)
-        return replace(change, num_batches_in_flight=self.batches.step - self._step)
+        return self._change(weights, at_step, reason, "code")
+
+    def log_signal(
+        self,
+        name: str,
+        values: WeightsLike,
+        *,
+        unit: str | None = None,
+    ) -> None:
+        """Records what was measured, one number a domain, at the delivered step.
+
+        Ranks that write no log do nothing.
+
+        Args:
+            name: of the signal, "loss" say.
+            values: by name, where a name may be missing, or (K,); NaN where nothing is known.
+            unit: "nats per token" say.
+
+        Raises:
+            ValueError: values that are not one number a domain.
+            StateError: the Loader was given no run_log.
+        """
+        if not self._has_log:
+            raise StateError(f"signal {name!r} has no log to go to; give Loader a run_log.")
+        point = signal_values(name, values, self.domains)
+        if self._record is not None:
+            self._begin_record()
+            self._record.signal(name, point, unit, self._step)
 
     def probe(self, domain: str | int, num_rows: int, *, draw: int = 0) -> Batch:
         """Rows of one domain to measure on; the training order does not move.
@@ -222,31 +308,29 @@ class Loader(DataLoader[Any]):
         Raises:
             WeightsError: the domain does not exist, or has no rows.
         """
-        if isinstance(domain, str) and domain not in self.domains:
-            raise WeightsError(
-                f"unknown domain {domain!r} in a probe; the corpus holds "
-                f"{', '.join(self.domains[:10])}."
-            )
-        if num_rows < 0 or draw < 0:
-            raise ValueError(f"num_rows is {num_rows} and draw is {draw}; give at least 0.")
-        index = self.domains.index(domain) if isinstance(domain, str) else domain
-        place = self.batches.row(self._step)
-        addresses = self.batches.sampler.probe(
-            index,
-            range(self.batches.rank * num_rows, (self.batches.rank + 1) * num_rows),
-            place=place,
-            draw=draw,
-        )
+        addresses = probe_addresses(self.batches, self._step, domain, num_rows, draw)
         dataset: Any = self.dataset
         batch: Batch = dataset.batch(addresses)
         return batch
 
+    def consumed(self) -> Consumption:
+        """Rows, tokens and epochs of each domain that all ranks together were delivered."""
+        return consumed_at(self.batches, self._step, self.corpus.seq_len)
+
+    def remaining(self) -> Consumption:
+        """What is left of each domain: until its max_epochs, or until each row came once."""
+        return remaining_at(self.batches, self._step, self.corpus.seq_len)
+
     def state_dict(self) -> LoaderState:
         """The state after the last delivered batch; small, JSON-able, equal on all ranks."""
+        batches = self.batches.state_dict(self._step)
+        if self._record is not None:
+            self._begin_record()
+            self._record.checkpoint(batches)
         return {
-            "version": _STATE_VERSION,
+            "version": LOADER_STATE_VERSION,
             "corpus": self.corpus.fingerprint,
-            "batches": self.batches.state_dict(self._step),
+            "batches": batches,
         }
 
     def load_state_dict(self, state: LoaderState) -> None:
@@ -257,44 +341,102 @@ class Loader(DataLoader[Any]):
         Raises:
             StateError: the state is of another corpus, setting or version; both values are named.
         """
-        check_keys(state, LoaderState.__annotations__, "loader's")
-        if state["version"] != _STATE_VERSION:
-            raise StateError(
-                f"the loader's state has version {state.get('version')!r}, this mixstream reads "
-                f"version {_STATE_VERSION}; load it with the mixstream that saved it."
-            )
-        if state["corpus"] != self.corpus.fingerprint:
-            raise StateError(
-                f"the state was saved on the corpus with fingerprint {state['corpus']}, this one "
-                f"has {self.corpus.fingerprint}; open the corpus of the run."
-            )
+        check_loader_state(state, self.corpus.fingerprint)
         self.batches.load_state_dict(state["batches"])
         self._step = state["batches"]["step"]
         self._iterator_number += 1
+        if self._record is not None:
+            self._record.resume(self.batches.state_dict(self._step))
+
+    @classmethod
+    def from_log(
+        cls,
+        corpus: Corpus,
+        run: Run | str | os.PathLike[str],
+        *,
+        batch_size: int | None = None,
+        **others: Any,
+    ) -> Loader:
+        """A Loader that streams the very rows of a recorded run again, to another model say.
+
+        Seed, shuffle, weights and all changes come from the log; what was decided and not reached
+        at its end is met, and then the last weights stay.
+
+        Args:
+            corpus: of the run.
+            run: the run, or the path of its log.
+            batch_size: of this rank; that of the run's start if not given.
+            others: what else Loader takes and the order does not depend on.
+
+        Raises:
+            StateError: the run was over another corpus; both fingerprints are named.
+        """
+        found = run if isinstance(run, Run) else read_run(run)
+        check_corpus(found, corpus.fingerprint)
+        own = found.shapes[0].batch_size if batch_size is None else batch_size
+        loader = cls(corpus, batch_size=own, **order_settings(found, with_stratum=False), **others)
+        first: BatchSamplerState = {
+            "step": found.step_of(found.first_row),
+            "sampler": state_before(found, found.first_row, loader.batches.sampler),
+        }
+        loader.load_state_dict(
+            {"version": LOADER_STATE_VERSION, "corpus": corpus.fingerprint, "batches": first}
+        )
+        return loader
+
+    def _change(
+        self, weights: WeightsLike, at_step: int | None, reason: str, source: str
+    ) -> WeightChange:
+        """Changes the weights on this rank alone, and records it."""
+        if self._record is not None:
+            self._begin_record()
+        change = self.batches.set_weights(weights, at_step=at_step, reason=reason)
+        if self._record is not None:
+            self._record.weights(change, decided_step=self._step, source=source)
+        return replace(change, num_batches_in_flight=self.batches.step - self._step)
+
+    def _begin_record(self) -> None:
+        """The log's first event, before any other."""
+        if self._record is not None and not self._record.is_open:
+            self._record.begin(self.batches.state_dict(self._step))
+
+    def _asked(self, asked: Asked) -> WeightChange:
+        """Takes what a person asked for."""
+        return self._change(asked.weights, asked.at_step, asked.reason, "person")
 
     def _drawn(self) -> Iterator[Batch]:
         """The batches as they are drawn."""
-        if self.num_workers == 0 and not self.pin_memory and self.collate_fn is passed_on:
-            # torch's own loop around a dataset in this process would cost a fifth of a step
-            dataset: Any = self.dataset
-            return map(dataset.batch, self.batches)
-        return super().__iter__()
+        self._is_flushed = False
+        if self.collate_fn is not passed_on:  # a trainer has put its own in its place
+            return super().__iter__()
+        return self._maker.batches(self.batches, first_step=self._step)
 
     def _delivered(self, iterator: Iterator[Batch], number: int) -> Iterator[Batch]:
-        """Counts what the loop gets."""
-        while True:
-            if number != self._iterator_number:
-                raise StateError(
-                    "this iterator is over: its loader was iterated again or loaded a state "
-                    "since; go on with iter(loader)."
-                )
-            batch = next(iterator, None)
-            if batch is None:
-                # weights that were changed since the last draw may have set it going again
-                if not self.batches.has_next():
-                    return
-                iterator = self._drawn()
-                continue
-            self._step += 1
-            self.batches.forget(self._step)
-            yield batch
+        """Counts what the loop gets, and records where it ends."""
+        try:
+            while True:
+                if number != self._iterator_number:
+                    raise StateError(
+                        "this iterator is over: its loader was iterated again or loaded a state "
+                        "since; go on with iter(loader)."
+                    )
+                if self._step >= self._lookout.next_step:
+                    self._lookout.look(self._step, self._asked)
+                if self._is_flushed:
+                    iterator = self._drawn()
+                batch = next(iterator, None)
+                if batch is None:
+                    # weights that were changed since the last draw may have set it going again
+                    if not self.batches.has_next():
+                        self._lookout.say_end("exhausted", self._step)
+                        return
+                    iterator = self._drawn()
+                    continue
+                self._step += 1
+                self.batches.forget(self._step)
+                yield batch
+        except ShardError as error:
+            self._lookout.say_fault(error, self._step)
+            raise
+        finally:
+            self._lookout.say_progress(self._step)

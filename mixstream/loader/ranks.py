@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from mixstream.errors import StateError, WeightsError
 
-__all__ = ["check_same_place", "is_distributed", "of_rank_0", "rank_and_world_size"]
+__all__ = ["check_same_place", "is_distributed", "of_rank_0", "rank_and_world_size", "writes_log"]
 
 
 Decision = TypeVar("Decision")
@@ -33,6 +33,11 @@ def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, 
     if is_distributed():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def writes_log(rank: int) -> bool:
+    """Whether this process writes the run log: the first of torch.distributed, or else rank 0."""
+    return dist.get_rank() == 0 if is_distributed() else rank == 0
 
 
 def of_rank_0(decided: Callable[[], Decision]) -> Decision:

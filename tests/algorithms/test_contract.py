@@ -1,7 +1,6 @@
 """What every method promises, tried on each: see CASES."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -144,17 +143,12 @@ def test_returned_weights_are_copies(name):
 
 
 @each
-def test_ten_thousand_domains_are_updated_within_ten_milliseconds(name):
-    """Measured best of ten 0.1 to 1 ms on a busy two-core machine."""
+def test_ten_thousand_domains_stay_on_the_simplex(name):
+    """benchmarks/algorithms.py says how long an update takes."""
     rng = np.random.default_rng(3)
     method = CASES[name].make(rng.random(10_000) + 0.1)
-    signal = rng.random(10_000)
-    durations = []
-    for _ in range(10):
-        begin = time.perf_counter()
-        method.update(signal)
-        durations.append(time.perf_counter() - begin)
-    assert min(durations) < 0.010
+    for _ in range(3):
+        assert_on_simplex(method.update(rng.random(10_000)), 10_000)
 
 
 @each

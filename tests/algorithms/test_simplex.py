@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -199,18 +197,11 @@ def test_epoch_caps_refuse_what_is_out_of_range(arguments, message):
         epoch_caps(*arguments)
 
 
-def test_ten_thousand_domains_stay_far_below_ten_milliseconds():
+def test_ten_thousand_domains_keep_their_caps():
+    """benchmarks/algorithms.py says how long it takes."""
     rng = np.random.default_rng(5)
     weights = normalized(rng.random(10_000))
     caps = 2e-4 * rng.random(10_000) + 5e-5
-
-    def best(function):
-        durations = []
-        for _ in range(10):
-            start = time.perf_counter()
-            function()
-            durations.append(time.perf_counter() - start)
-        return min(durations)
-
-    assert best(lambda: capped_weights(weights, caps)) < 0.010
-    assert best(lambda: bounded_projection(weights, upper=caps)) < 0.010
+    for found in (capped_weights(weights, caps), bounded_projection(weights, upper=caps)):
+        assert found.sum() == pytest.approx(1.0)
+        assert (found <= caps * (1 + 1e-12)).all()

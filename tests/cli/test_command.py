@@ -249,3 +249,37 @@ def test_a_closed_pipe_is_no_error(corpus):
 
 def test_a_table_without_rows_is_its_header():
     assert table(["a", "b"], []) == "a  b"
+
+
+def test_convert_prints_its_report_as_json(raw, tmp_path, capsys):
+    arguments = ["convert", str(raw), str(tmp_path / "out"), "--tokenizer", "bytes", "--json"]
+    assert main([*arguments, "--seq-len", "8", "--packing", "pad"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["path"] == str(tmp_path / "out")
+    web = report["domains"]["web"]
+    assert (web["documents"], web["documents_cut"], web["cut_share"]) == (3, 0, 0.0)
+    assert (web["tokens"], web["padding"], web["padding_share"]) == (14, 10, 10 / 24)
+    assert (web["dropped"], web["dropped_tokens"]) == ({"empty": 1}, 0)
+    place = raw / "web" / "a.jsonl"
+    assert web["examples"] == {"empty": [f"{place}:3: 'text' is an empty string"]}
+
+
+def test_convert_states_the_shares_of_cut_documents_and_padding(raw, tmp_path, capsys):
+    arguments = ["convert", str(raw), str(tmp_path / "out"), "--tokenizer", "bytes"]
+    assert main([*arguments, "--seq-len", "4"]) == 0
+    # one|two|three with their ends: 4, 4 and 6 ids in rows of 4
+    assert "web: 33.33% of documents cut, 12.50% of ids padding" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["0", "x", "-1GiB", "infGiB"])
+def test_a_memory_that_is_no_size_is_wrong_usage(raw, tmp_path, capsys, size):
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(raw), str(tmp_path / "out"), f"--memory={size}"])
+    assert ended.value.code == 2
+    assert f"{size!r} is no size; give bytes, or as in 4GiB" in capsys.readouterr().err
+
+
+def test_memory_for_less_than_one_process_is_refused(raw, tmp_path, capsys):
+    arguments = ["convert", str(raw), str(tmp_path / "out"), "--tokenizer", "bytes"]
+    assert main([*arguments, "--seq-len", "8", "--memory", "1MiB"]) == 1
+    assert "memory is 1,048,576 bytes, but one process may take" in capsys.readouterr().err

@@ -6,7 +6,8 @@ import pytest
 import zstandard
 
 from mixstream.corpus import shard
-from mixstream.corpus.cache import raw_shard_path
+from mixstream.corpus.cache import ShardStore
+from mixstream.corpus.cache_folder import CacheFolder
 from mixstream.corpus.index import read_index
 from mixstream.corpus.shard import write_shard
 from mixstream.errors import ShardError
@@ -21,6 +22,10 @@ def packed(tmp_path):
     write_shard(tmp_path / "raw.mds", rows)
     entry = write_shard(tmp_path / "web" / "s.mds", rows, compression="zstd")
     return tmp_path / "web", entry, (tmp_path / "raw.mds").read_bytes()
+
+
+def raw_shard_path(folder, entry, cache=None):
+    return ShardStore(None if cache is None else CacheFolder(cache)).path(folder, entry)
 
 
 def names(folder):
@@ -160,7 +165,7 @@ def test_a_full_disk_names_the_path_and_the_mend(packed, monkeypatch):
 def test_a_cache_that_is_no_folder_is_named(packed, tmp_path):
     folder, entry, _ = packed
     (tmp_path / "file").write_text("")
-    with pytest.raises(ShardError, match=r"cannot decompress .*file.*cache="):
+    with pytest.raises(ShardError, match=r"cannot write .*file.*cache="):
         raw_shard_path(folder, entry, tmp_path / "file")
 
 

@@ -50,8 +50,8 @@ class Stripping(ByteTokenizer):
     name = "stripping"
     sha256 = "0" * 64
 
-    def encode(self, texts):
-        return super().encode([text.strip() for text in texts])
+    def encode_utf8(self, texts):
+        return super().encode_utf8([text.strip() for text in texts])
 
 
 class Wide(ByteTokenizer):
@@ -692,8 +692,8 @@ class Huge(ByteTokenizer):
 class Narrow(ByteTokenizer):
     """Counts of one byte each."""
 
-    def encode(self, texts):
-        ids, lengths = super().encode(texts)
+    def encode_utf8(self, texts):
+        ids, lengths = super().encode_utf8(texts)
         return ids, lengths.astype(np.uint8)
 
 

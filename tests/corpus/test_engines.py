@@ -12,21 +12,21 @@ from mixstream.errors import RecipeError, SourceError
 from tests.corpus.conftest import time_limit
 
 
-def square(task):
+def square(task, tell):
     return task * task
 
 
-def with_pid(task):
+def with_pid(task, tell):
     return os.getpid()
 
 
-def fail_at_three(task):
+def fail_at_three(task, tell):
     if task == 3:
         raise SourceError("three.jsonl:1: no good")
     return task
 
 
-def die_at_three(task):
+def die_at_three(task, tell):
     if task == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.01)
@@ -64,8 +64,8 @@ def test_a_killed_worker_is_an_error_with_a_mend_and_no_hang():
 
 def test_what_cannot_be_sent_to_a_worker_is_an_error_with_a_mend():
     with pytest.raises(RecipeError, match=r"cannot be sent to worker processes.*workers=1"):
-        list(run_all(lambda task: task, range(3), workers=2))
-    assert list(run_all(lambda task: task, [5], workers=1)) == [(5, 5)]
+        list(run_all(lambda task, tell: task, range(3), workers=2))
+    assert list(run_all(lambda task, tell: task, [5], workers=1)) == [(5, 5)]
 
 
 def test_a_caller_that_stops_early_leaves_no_worker():

@@ -69,7 +69,7 @@ def test_a_row_longer_than_any_shard_is_refused_before_any_work():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"packing": "tight"}, "packing is 'tight'; mixstream has 'concat' and 'best_fit'"),
+        ({"packing": "tight"}, "packing is 'tight'; mixstream has 'concat', 'best_fit', 'pad'"),
         ({"compression": "gzip"}, "compression is 'gzip'; take 'zstd', or none at all"),
         ({"on_bad_document": "fix"}, "on_bad_document is 'fix'; take 'skip' or 'raise'"),
     ],
@@ -311,7 +311,7 @@ def test_a_pattern_that_is_no_text_is_refused(tmp_path, patterns):
 
 
 def test_a_dangling_link_or_a_socket_that_a_pattern_matches_is_an_error(tmp_path):
-    from mixstream.corpus.unit import planned_units
+    from mixstream.corpus.plan import planned_units
 
     (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "gone")
     files = domain_files(tmp_path, {"x": "dangling*"}, leave_out=tmp_path / "out")

@@ -6,9 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from mixstream.corpus.plan import planned_units
 from mixstream.corpus.recipe import Recipe, RowSettings, domain_files
+from mixstream.corpus.shard_writer import shard_name
 from mixstream.corpus.tokenizers import ByteTokenizer
-from mixstream.corpus.unit import planned_units, read_unit_report, run_unit, shard_name
+from mixstream.corpus.unit import read_unit_report, run_unit
 from mixstream.errors import RecipeError, ShardError, SourceError
 from tests.corpus.conftest import make_raw, tree, write_texts
 
@@ -18,8 +20,8 @@ class Stripping(ByteTokenizer):
 
     name = "stripping"
 
-    def encode(self, texts):
-        return super().encode([text.strip() for text in texts])
+    def encode_utf8(self, texts):
+        return super().encode_utf8([text.strip() for text in texts])
 
 
 def broken(how):
@@ -28,8 +30,8 @@ def broken(how):
     class Broken(ByteTokenizer):
         name = "broken"
 
-        def encode(self, texts):
-            ids, lengths = super().encode(texts)
+        def encode_utf8(self, texts):
+            ids, lengths = super().encode_utf8(texts)
             return how(ids, lengths)
 
     return Broken()
@@ -147,9 +149,9 @@ def test_dropped_documents_are_named_three_for_each_reason_and_all_counted(tmp_p
     unit = one_unit(tmp_path, *["", "a"] * 9)
     report = run_unit(unit, settings(), tmp_path / "u")
     assert report.dropped == {"empty": 9}
-    path = unit.files[0]
-    expected = [f"{path}:{line}: 'text' is an empty string" for line in (1, 3, 5)]
+    expected = [(0, line, "'text' is an empty string") for line in (1, 3, 5)]
     assert report.examples == {"empty": expected}
+    assert report.records == [18]
 
 
 def test_what_an_unfinished_try_left_is_gone_and_until_the_end_there_is_no_report(tmp_path):
@@ -192,8 +194,7 @@ def test_texts_of_no_ids_are_counted_as_no_tokens(tmp_path):
     report = run_unit(unit, settings(tokenizer=Stripping()), tmp_path / "u")
     assert (report.documents, report.dropped, report.tokens) == (2, {"no_tokens": 2}, 4)
     assert report.text_bytes == 3
-    path = unit.files[0]
-    assert report.examples == {"no_tokens": [f"{path}:1", f"{path}:3"]}
+    assert report.examples == {"no_tokens": [(0, 1, ""), (0, 3, "")]}
 
 
 BROKEN = {
@@ -266,8 +267,8 @@ def test_wide_ids_survive_in_four_bytes(tmp_path):
         vocab_size = 2**32
         end_id = 2**32 - 1
 
-        def encode(self, texts):
-            ids, lengths = super().encode(texts)
+        def encode_utf8(self, texts):
+            ids, lengths = super().encode_utf8(texts)
             return (ids * 2**24).astype(np.uint32), lengths
 
     report = run_unit(one_unit(tmp_path, "az"), settings(tokenizer=Wide()), tmp_path / "u")

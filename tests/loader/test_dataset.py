@@ -70,7 +70,9 @@ def test_labels_positions_and_document_ends_are_those_of_a_plain_loop(
     folder = tmp_path_factory.mktemp("rows") / "d"
     write_domain(folder, rows.astype(dtype), rows_per_shard=2)
     corpus = mixstream.open_corpus(folder, end_id=END)
-    dataset = mixstream.RowDataset(corpus, labels=True, position_ids=True, cu_seqlens=True)
+    dataset = mixstream.RowDataset(
+        corpus, labels=True, position_ids=True, cu_seqlens=True, document_ids=True
+    )
     batch = dataset.batch(np.array(all_addresses(corpus), ADDRESS))
     assert batch["input_ids"].tolist() == rows.tolist()
     assert batch["labels"].tolist() == [naive_labels(row, END) for row in rows.tolist()]
@@ -78,12 +80,19 @@ def test_labels_positions_and_document_ends_are_those_of_a_plain_loop(
     positions = [[place for length in row for place in range(length)] for row in lengths]
     assert batch["position_ids"].tolist() == positions
     assert batch["cu_seqlens"].tolist() == np.cumsum([0, *flat(lengths)]).tolist()
+    assert int(batch["max_seqlen"]) == max(flat(lengths))
+    numbers = [
+        [number for number, length in enumerate(row) for _ in range(length)] for row in lengths
+    ]
+    assert batch["document_ids"].tolist() == numbers
     dtypes = {name: value.dtype for name, value in batch.items()}
     assert dtypes.pop("cu_seqlens") == torch.int32, "as flash attention takes them"
+    assert dtypes.pop("document_ids") == torch.int32
     assert set(dtypes.values()) == {torch.int64}
     for name in batch:
         one = dataset[0, 0][name]
-        expected = [0, *np.cumsum(lengths[0]).tolist()] if name == "cu_seqlens" else batch[name][0]
+        alone = {"cu_seqlens": [0, *np.cumsum(lengths[0]).tolist()], "max_seqlen": max(lengths[0])}
+        expected = alone[name] if name in alone else batch[name][0]
         assert torch.equal(one, torch.as_tensor(expected, dtype=one.dtype))
 
 
@@ -111,6 +120,8 @@ def test_without_an_end_id_nothing_is_padding_and_documents_are_refused(tmp_path
     corpus = mixstream.open_corpus(tmp_path / "d")
     batch = mixstream.RowDataset(corpus, labels=True).batch(np.array([(0, 0), (0, 1)], ADDRESS))
     assert batch["labels"].tolist() == [[2, 2, 2, -100], [0, 0, 0, -100]]
+    with pytest.raises(StateError, match=r"document_ids need the end-of-text id.*end_id=\.\.\."):
+        mixstream.RowDataset(corpus, document_ids=True)
     for asked in ({"position_ids": True}, {"cu_seqlens": True}):
         with pytest.raises(StateError, match=r"end_id=\.\.\."):
             mixstream.RowDataset(corpus, **asked)
@@ -193,3 +204,41 @@ def test_a_dataset_that_was_read_before_a_fork_is_read_in_the_child(corpus):
     assert queue.get(timeout=30) == expected
     child.join(30)
     assert child.exitcode == 0
+
+
+def masked_attention_of_a_plain_loop(query, key, value, lengths):
+    """(B, S, D) causal attention of each document by itself."""
+    out = torch.empty_like(query)
+    for row, sizes in enumerate(lengths):
+        start = 0
+        for size in sizes:
+            part = slice(start, start + size)
+            scores = query[row, part] @ key[row, part].T / query.shape[-1] ** 0.5
+            scores = scores.masked_fill(torch.ones(size, size).triu(1).bool(), float("-inf"))
+            out[row, part] = scores.softmax(-1) @ value[row, part]
+            start += size
+    return out
+
+
+def test_document_ids_mask_attention_as_a_loop_over_documents_does(tmp_path):
+    from torch.nn.attention.flex_attention import create_mask
+
+    rows = np.array([[1, 2, END, 3, END, END, END, END], [4, 5, 6, 7, 8, END, 2, 2]], np.uint16)
+    write_domain(tmp_path / "d", rows)
+    corpus = mixstream.open_corpus(tmp_path / "d", end_id=END)
+    batch = mixstream.RowDataset(corpus, document_ids=True).batch(
+        np.array(all_addresses(corpus), ADDRESS)
+    )
+    ids = batch["document_ids"]
+
+    def same_document(b, h, q, k):
+        return (q >= k) & (ids[b, q] == ids[b, k])
+
+    mask = create_mask(same_document, len(rows), None, 8, 8, device="cpu")
+    query, key, value = torch.randn(3, 2, 8, 4, generator=torch.Generator().manual_seed(0))
+    found = torch.nn.functional.scaled_dot_product_attention(
+        query[:, None], key[:, None], value[:, None], attn_mask=mask
+    )
+    lengths = [naive_segments(row, END) for row in rows.tolist()]
+    expected = masked_attention_of_a_plain_loop(query, key, value, lengths)
+    torch.testing.assert_close(found[:, 0], expected)

@@ -57,7 +57,7 @@ def test_a_loader_is_a_dataloader_that_carries_what_was_asked_for(corpus, num_wo
     loader = mixstream.Loader(corpus, batch_size=3, num_workers=num_workers, **asked)
     assert isinstance(loader, DataLoader)
     batch = next(iter(loader))
-    assert list(batch) == ["input_ids", "domain_ids", *asked]
+    assert list(batch) == ["input_ids", "domain_ids", *asked, "max_seqlen"]
     assert batch["cu_seqlens"][-1] == 3 * SEQ_LEN
 
 

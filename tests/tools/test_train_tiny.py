@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import mixstream
+from mixstream.errors import WeightsError
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -69,6 +70,7 @@ def settings_of(corpora, method, **changes):
         corpus=corpus,
         method=method,
         target=target if method in ("dga", "importance", "doge") else None,
+        weights="[3, 1, 1]" if method == "fixed" else None,
         steps=STEPS,
         batch_size=8,
         width=32,
@@ -128,6 +130,21 @@ def test_importance_samples_by_the_targets_histogram_and_dga_moves_towards_it(co
     assert target.domains[2] == "some"
     report = train(settings_of(corpora, "dga", step_size=20.0, ema=0.5))
     assert np.argmax(report["weights"]) == 2
+
+
+def test_skillit_follows_the_loss_of_a_target_where_there_is_one(corpora, tmp_path):
+    graph = tmp_path / "graph.json"
+    graph.write_text("[[1, 0, 0], [0, 0, 0], [0, 0, 0]]")
+    few, some = (
+        train(settings_of(corpora, "skillit", target=target, graph=str(graph), step_size=1.0))
+        for target in (corpora[1], None)
+    )
+    assert few["history"][-1][2] != some["history"][-1][2], "other rows were measured"
+    graph.write_text("[[0], [0], [1]]")
+    with pytest.raises(WeightsError, match=r"losses has shape \(3,\)"):
+        train(settings_of(corpora, "skillit", target=corpora[1], graph=str(graph)))
+    report = train(settings_of(corpora, "fixed"))
+    assert report["weights"] == pytest.approx([0.6, 0.2, 0.2])
 
 
 def test_forward_mode_steers_as_backward_does(corpora):
@@ -205,6 +222,8 @@ def test_held_out_rows_are_never_drawn_and_may_come_from_a_corpus_of_their_own(c
 def test_what_cannot_run_says_so(corpora, tmp_path):
     with pytest.raises(SystemExit, match="importance needs --target"):
         train(settings_of(corpora, "importance", target=None))
+    with pytest.raises(SystemExit, match="fixed needs --weights: a JSON list of 3 numbers"):
+        train(settings_of(corpora, "fixed", weights=None))
     write_raw(tmp_path / "raw", {"a": 300, "b": 300, "c": 300}, 3)
     mixstream.convert(tmp_path / "raw", tmp_path / "other", tokenizer="bytes", seq_len=8)
     with pytest.raises(SystemExit, match="convert both alike"):

@@ -1,0 +1,215 @@
+"""A peer, a task and a job as JSON -> one measurement as a line of JSON; a process of its own.
+
+`python benchmarks/measure.py '{"peer": "ours", "task": "throughput", "job": {...}}'`, run by the
+peer's own Python (see install.py). Imports come first and are timed apart.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from marked_rows import marks_of
+
+from peers import Job, Stream
+
+NUM_WARM = 4  # batches before the clock starts: workers' start, the fill of shuffle buffers
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    start = time.perf_counter()
+    adapter = importlib.import_module(f"peers.{spec['peer']}")
+    import_seconds = time.perf_counter() - start
+    job = Job(**{**spec["job"], **{key: Path(spec["job"][key]) for key in ("source", "folder")}})
+    join_ranks(job)
+    found = TASKS[spec["task"]](adapter, job, **spec.get("arguments", {}))
+    print(json.dumps({"import_seconds": import_seconds} | found), flush=True)
+    # what a peer does at exit (threads, shared memory) is no part of a measurement that is told
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(0)
+
+
+def join_ranks(job: Job) -> None:
+    """torch.distributed on loopback, where there is more than one rank."""
+    if job.world_size > 1:
+        import torch.distributed
+
+        torch.distributed.init_process_group("gloo", rank=job.rank, world_size=job.world_size)
+
+
+def write(adapter: Any, job: Job) -> dict[str, Any]:
+    """The rows in the peer's format."""
+    job.folder.mkdir(parents=True)
+    start = time.perf_counter()
+    adapter.write(job.source, job.folder)
+    sizes = (path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
+    return {"seconds": time.perf_counter() - start, "bytes": sum(sizes)}
+
+
+def throughput(adapter: Any, job: Job, *, seconds: float) -> dict[str, Any]:
+    """Wall and CPU time of batches, after the first ones, until time or data are out."""
+    batches = iter(adapter.open_stream(job))
+    for batch in islice(batches, NUM_WARM):
+        assert tuple(batch.shape) == (job.batch_size, job.seq_len), f"a batch of {batch.shape}"
+    num_steps, start, start_cpu = 0, time.perf_counter(), cpu_seconds()
+    for batch in batches:
+        num_steps += 1
+        if time.perf_counter() - start > seconds or num_steps >= job.num_steps - NUM_WARM:
+            break
+    wall, cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
+    marks_of(batch)
+    return {"wall": wall, "cpu": cpu, "steps": num_steps, "peak_bytes": peak_bytes()}
+
+
+def first_batch(
+    adapter: Any, job: Job, *, state: str | None = None, made_state: Any = None
+) -> dict[str, Any]:
+    """From opening to the first batch; memory above the imports; at the place of a state."""
+    before = reset_peak()
+    saved = pickle.loads(Path(state).read_bytes()) if state else made_state  # noqa: S301
+    start = time.perf_counter()
+    stream = adapter.open_stream(job)
+    if saved is not None:
+        stream.load_state_dict(saved)
+    next(iter(stream))
+    return {"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes() - before}
+
+
+def record(
+    adapter: Any,
+    job: Job,
+    *,
+    marks: str,
+    state: str | None = None,
+    save_state: str | None = None,
+    save_at: int = 0,
+) -> dict[str, Any]:
+    """The marks of the next batches, (steps, B, 2), to a file; a state after some of them too."""
+    stream = adapter.open_stream(job)
+    if state is not None:
+        stream.load_state_dict(pickle.loads(Path(state).read_bytes()))  # noqa: S301
+    found = []
+    for batch in islice(stream, job.num_steps):
+        found.append(marks_of(batch))
+        if save_state is not None and len(found) == save_at:
+            Path(save_state).write_bytes(pickle.dumps(stream.state_dict()))
+    np.save(marks, np.array(found).reshape(-1, job.batch_size, 2))
+    return {"steps": len(found)}
+
+
+def change(
+    adapter: Any, job: Job, *, marks: str, before: int, after: int, weights: dict[str, float]
+) -> dict[str, Any]:
+    """Weights that change in the middle: live where a peer can, else by another loader.
+
+    Seconds are from the decision to the first batch that may feel it; `in_flight` batches that were
+    drawn before come in between.
+    """
+    stream = adapter.open_stream(job)
+    batches = iter(stream)
+    found = [marks_of(next(batches)) for _ in range(before)]
+    start = time.perf_counter()
+    in_flight, how = 0, "set_weights"
+    if hasattr(stream, "set_weights"):
+        in_flight = stream.set_weights(weights)
+    else:
+        how, batches = rebuilt(adapter, job, stream, weights)
+    late = [next(batches) for _ in range(in_flight)]
+    first = next(batches)
+    seconds = time.perf_counter() - start
+    found += [marks_of(batch) for batch in (*late, first, *islice(batches, after - 1))]
+    np.save(marks, np.array(found).reshape(-1, job.batch_size, 2))
+    return {"seconds": seconds, "in_flight": in_flight, "how": how, "steps": len(found)}
+
+
+def rebuilt(
+    adapter: Any, job: Job, stream: Stream, weights: dict[str, float]
+) -> tuple[str, Iterator[Any]]:
+    """Another loader with other weights, at the state of the first where it has and takes one."""
+    from dataclasses import replace
+
+    other = replace(job, weights=weights)
+    try:
+        saved = stream.state_dict()
+        new = adapter.open_stream(other)
+        new.load_state_dict(saved)
+        return "rebuilt, state loaded", _started(new)
+    except NotImplementedError:
+        return "rebuilt, no state", iter(adapter.open_stream(other))
+    except (ValueError, KeyError, RuntimeError, AssertionError, TypeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        return f"rebuilt, state refused ({reason})", iter(adapter.open_stream(other))
+
+
+def _started(stream: Stream) -> Iterator[Any]:
+    """An iterator whose first batch is there, so that a state is refused here and not later."""
+    batches = iter(stream)
+    first = next(batches)
+
+    def chained() -> Iterator[Any]:
+        yield first
+        yield from batches
+
+    return chained()
+
+
+def cpu_seconds() -> float:
+    """Of this process, its living children and those that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    living = (times.user + times.system for times in _over_tree(lambda p: p.cpu_times()))
+    return ended.ru_utime + ended.ru_stime + sum(living)
+
+
+def peak_bytes() -> int:
+    """The most that was resident here, and what children hold for themselves now."""
+    children = _over_tree(lambda p: p.memory_full_info().uss)[1:]
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 + sum(children)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + sum(children)
+
+
+def reset_peak() -> int:
+    """Forgets the peak of the imports, where the system can; what is resident now."""
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
+    return int(psutil.Process().memory_info().rss)
+
+
+def _over_tree(of: Callable[[psutil.Process], Any]) -> list[Any]:
+    """A number of this process, then of each descendant that still lives."""
+    own = psutil.Process()
+    found = [of(own)]
+    for child in own.children(recursive=True):
+        try:
+            found.append(of(child))
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "write": write,
+    "throughput": throughput,
+    "first_batch": first_batch,
+    "record": record,
+    "change": change,
+}
+
+if __name__ == "__main__":
+    main()

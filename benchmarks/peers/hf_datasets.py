@@ -1,0 +1,62 @@
+"""HF datasets: arrow files as iterable datasets with a shuffle buffer, interleaved by weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import (
+    Dataset,
+    Features,
+    List,
+    Value,
+    interleave_datasets,
+    load_from_disk,
+)
+from datasets.distributed import split_dataset_by_node
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from peers import Job, open_rows
+
+PACKAGE, LACKS = "datasets", "the rows of the shuffle buffer are lost at a resume (it says so)"
+NUM_SHARDS, BUFFER = 16, 1000
+
+
+def write(source: Path, folder: Path) -> None:
+    """Arrow files of fixed-length lists."""
+    for name, rows in open_rows(source).items():
+        features = Features({"tokens": List(Value(rows.dtype.name), length=rows.shape[1])})
+        dataset = Dataset.from_dict({"tokens": list(rows)}, features=features)
+        dataset.save_to_disk(str(folder / name), num_shards=min(NUM_SHARDS, len(rows)))
+
+
+class Interleaved:
+    """In the loader that its documentation names for states; ids as torch tensors."""
+
+    def __init__(self, job: Job) -> None:
+        parts = []
+        for name in job.domains:
+            part = load_from_disk(str(job.folder / name))
+            part = part.to_iterable_dataset(num_shards=min(NUM_SHARDS, len(part)))
+            buffer = job.options.get("buffer", BUFFER)
+            parts.append(part.shuffle(seed=job.seed, buffer_size=buffer).repeat(None))
+        mixed = interleave_datasets(parts, list(job.weights.values()), seed=job.seed)
+        mixed = split_dataset_by_node(mixed, job.rank, job.world_size)
+        self.loader: Any = StatefulDataLoader(
+            mixed.with_format("torch"), batch_size=job.batch_size, num_workers=job.num_workers
+        )
+        self.dtype = None if job.native else torch.int64
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch["tokens"].to(self.dtype) for batch in self.loader)
+
+    def state_dict(self) -> Any:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self.loader.load_state_dict(state)
+
+
+open_stream = Interleaved

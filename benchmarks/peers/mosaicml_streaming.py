@@ -1,0 +1,60 @@
+"""MosaicML Streaming: one Stream a domain with its proportion, MDS of fixed-length arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from streaming import MDSWriter, Stream, StreamingDataLoader, StreamingDataset
+
+from peers import Job, open_rows
+
+PACKAGE, LACKS = "mosaicml-streaming", "proportions are fixed for an epoch, whose size it must know"
+ROWS_PER_SHARD = 1024
+
+
+def write(source: Path, folder: Path) -> None:
+    """MDS shards by its own writer."""
+    for name, rows in open_rows(source).items():
+        columns = {"tokens": f"ndarray:{rows.dtype.name}:{rows.shape[1]}"}
+        limit = ROWS_PER_SHARD * (rows[0].nbytes + 4) + 1024
+        with MDSWriter(out=str(folder / name), columns=columns, size_limit=limit) as out:
+            for row in rows:
+                out.write({"tokens": np.asarray(row)})
+
+
+class Streaming:
+    """StreamingDataset in its own StreamingDataLoader."""
+
+    def __init__(self, job: Job) -> None:
+        dataset = StreamingDataset(
+            streams=[
+                Stream(local=str(job.folder / name), proportion=weight)
+                for name, weight in job.weights.items()
+            ],
+            epoch_size=job.num_rows,
+            shuffle=True,
+            shuffle_seed=job.seed,
+            batch_size=job.batch_size,
+            num_canonical_nodes=1,
+            **job.options,
+        )
+        self.loader = StreamingDataLoader(
+            dataset, batch_size=job.batch_size, num_workers=job.num_workers
+        )
+        self.dtype = None if job.native else torch.int64
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch["tokens"].to(self.dtype) for batch in self.loader)
+
+    def state_dict(self) -> Any:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self.loader.load_state_dict(state)
+
+
+open_stream = Streaming

@@ -1,0 +1,66 @@
+"""mixstream: Loader for int64; batch sampler and `Corpus.gather` for ids as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mixstream
+from mixstream.corpus.manifest import index_json, write_json
+from mixstream.corpus.shard import write_shard
+
+from peers import Job, open_rows
+
+PACKAGE, LACKS = "mixstream", "with workers the batch crosses a process boundary as int64"
+ROWS_PER_SHARD = 1024
+
+
+def write(source: Path, folder: Path) -> None:
+    """MDS shards, as `mixstream convert` writes them."""
+    for name, rows in open_rows(source).items():
+        (folder / name).mkdir()
+        entries = [
+            write_shard(folder / name / f"shard.{start:08}.mds", rows[start : start + ROWS_PER_SHARD])
+            for start in range(0, len(rows), ROWS_PER_SHARD)
+        ]
+        write_json(folder / name / "index.json", index_json(entries))
+
+
+class Ours:
+    """A Loader; with `native` its two halves, without workers."""
+
+    def __init__(self, job: Job) -> None:
+        import torch  # noqa: F401 (as the Loader does; the first batch should not wait for it)
+
+        corpus = mixstream.open_corpus({name: job.folder / name for name in job.domains})
+        self.loader = mixstream.Loader(
+            corpus,
+            job.weights,
+            batch_size=job.batch_size,
+            seed=job.seed,
+            rank=job.rank,
+            world_size=job.world_size,
+            num_workers=job.num_workers,
+            **job.options,
+        )
+        self.native = job.native
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.native:
+            gather = self.loader.corpus.gather
+            return (gather(addresses) for addresses in self.loader.batches)
+        return (batch["input_ids"] for batch in self.loader)
+
+    def set_weights(self, weights: Mapping[str, float]) -> int:
+        """Batches that are in flight, and will be delivered as drawn."""
+        return self.loader.set_weights(weights).num_batches_in_flight
+
+    def state_dict(self) -> Any:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self.loader.load_state_dict(state)
+
+
+open_stream = Ours

@@ -1,0 +1,219 @@
+"""Contenders and a task -> measurements, each in a process of its own, in turns: A B A B.
+
+What fails, is not installed or takes too long is kept with its reason and goes on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import machine, parser
+from install import HOME, PINNED, python_of
+
+from peers import FLOORS, OURS, PEERS, Job
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Page:
+    """Tables of one question, printed as they come and written as JSON at the end."""
+
+    question: str
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """By `peer: what`, why there is no number."""
+
+    def table(self, title: str, columns: list[str]) -> None:
+        """Begins a table."""
+        self.tables.append({"title": title, "columns": columns, "rows": []})
+        print(f"\n{title}\n  " + " | ".join(columns), flush=True)
+
+    def add(self, *cells: object) -> None:
+        """A row of the last table."""
+        assert len(cells) == len(self.tables[-1]["columns"]), "a cell a column"
+        self.tables[-1]["rows"].append(list(cells))
+        print("  " + " | ".join(map(shown, cells)), flush=True)
+
+    def write(self, path: Path, command: str) -> None:
+        """All tables, with machine and versions."""
+        value = {
+            "question": self.question,
+            "command": command,
+            "machine": machine() | {name: ", ".join(pins) for name, pins in PINNED.items() if pins},
+            "tables": self.tables,
+            "failures": self.failures,
+        }
+        path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def shown(cell: object) -> str:
+    """A number with three digits, or text."""
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
+    return "" if cell is None else str(cell)
+
+
+def peer_parser(question: str) -> argparse.ArgumentParser:
+    """The arguments of a question that has peers."""
+    arguments = parser(question)
+    arguments.add_argument("--peers", nargs="*", default=list(PEERS), help="which of them")
+    arguments.add_argument("--home", type=Path, default=HOME, help="their environments")
+    return arguments
+
+
+class Contest:
+    """Who takes part, over which rows.
+
+    Args:
+        page: where failures are kept.
+        work: a folder for the rows in all formats.
+        names: floors, ours and peers; those that are not installed are named and left out.
+        home: the peers' environments.
+        limit_seconds: of one measurement.
+    """
+
+    def __init__(
+        self, page: Page, work: Path, names: Iterable[str], home: Path, limit_seconds: float = 180.0
+    ) -> None:
+        self.page, self.work, self.home, self.limit_seconds = page, work, home, limit_seconds
+        self.names = []
+        for name in names:
+            if python_of(name, home) is None:
+                self.failed(name, "all", f"not installed ({', '.join(PINNED[name])}); see --install")
+            else:
+                self.names.append(name)
+
+    def job(self, name: str, source: Path, **settings: Any) -> Job:
+        """A job of one contender; its own folder is under that of the rows."""
+        folder = source.parent / name
+        return Job(source=source, folder=folder, **settings)
+
+    def write(self, source: Path, **settings: Any) -> list[str]:
+        """The rows in every format; who could."""
+        able = []
+        for name in self.names:
+            job = self.job(name, source, num_steps=1, **settings)
+            if job.folder.exists() or self.run(name, "write", job) is not None:
+                able.append(name)
+        return able
+
+    def run(self, name: str, task: str, job: Job, **arguments: Any) -> dict[str, Any] | None:
+        """One measurement; None if it failed, which is kept."""
+        found = self.run_ranks(name, task, [job], [arguments])
+        return found[0] if found else None
+
+    def run_ranks(
+        self, name: str, task: str, jobs: list[Job], arguments: list[dict[str, Any]]
+    ) -> list[dict[str, Any]] | None:
+        """One measurement in as many processes as ranks, at the same time."""
+        python = python_of(name, self.home)
+        assert python is not None, "left out in __init__"
+        port = _free_port()
+        processes = []
+        for job, each in zip(jobs, arguments, strict=True):
+            values = {key: getattr(job, key) for key in job.__dataclass_fields__}
+            spec = {"peer": name, "task": task, "job": values, "arguments": each}
+            command = [python, "-W", "ignore", str(HERE / "measure.py"), json.dumps(spec, default=str)]
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=_environment(job, port),
+                    start_new_session=True,
+                )
+            )
+        what = f"{task}, {jobs[0].num_workers} workers, {len(jobs)} ranks"
+        return self._results(name, what, processes)
+
+    def _results(
+        self, name: str, what: str, processes: list[subprocess.Popen[str]]
+    ) -> list[dict[str, Any]] | None:
+        """The last line of each process; None and a reason if one has none."""
+        found = []
+        try:
+            for process in processes:
+                out, err = process.communicate(timeout=self.limit_seconds)
+                if process.returncode:
+                    last = [line for line in err.splitlines() if line.strip()][-1:] or ["died"]
+                    self.failed(name, what, last[0].strip()[:200])
+                    return None
+                found.append(json.loads(out.splitlines()[-1]))
+        except subprocess.TimeoutExpired:
+            self.failed(name, what, f"longer than {self.limit_seconds:.0f} s")
+            return None
+        finally:
+            for process in processes:
+                _end(process)
+        return found
+
+    def failed(self, name: str, what: str, reason: str) -> None:
+        """Keeps a reason, and says it."""
+        self.page.failures[f"{name}: {what}"] = reason
+        print(f"  {name}: {what}: {reason}", flush=True)
+
+    def in_turns(
+        self, jobs: Mapping[str, Job], task: str, *, rounds: int, **arguments: Any
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Rounds of all, back and forth; who fails once is not asked again."""
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+        for number in range(rounds):
+            for name in list(found)[:: 1 if number % 2 == 0 else -1]:
+                result = self.run(name, task, jobs[name], **arguments)
+                if result is None:
+                    del found[name]
+                else:
+                    found[name].append(result)
+        return found
+
+
+def median(runs: list[dict[str, Any]], key: str) -> float:
+    """Of one number over the rounds."""
+    return statistics.median(run[key] for run in runs)
+
+
+def spread(values: list[float]) -> float:
+    """Most over least, 1 on a quiet machine."""
+    return max(values) / min(values)
+
+
+def _environment(job: Job, port: int) -> dict[str, str]:
+    """What torchrun would set, for more than one rank; one thread for numerical libraries."""
+    one = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    quiet = {"PYTHONPATH": str(HERE), "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    ranks = {"RANK": job.rank, "LOCAL_RANK": job.rank, "GLOBAL_RANK": job.rank}
+    ranks |= {"WORLD_SIZE": job.world_size, "LOCAL_WORLD_SIZE": job.world_size}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    several = {key: str(value) for key, value in ranks.items()} | address
+    return dict(os.environ) | one | quiet | (several if job.world_size > 1 else {})
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a measurement's whole session: itself and the workers it left."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.communicate()
+
+
+OURS_AND_FLOORS = (*FLOORS, OURS)

@@ -1,0 +1,119 @@
+"""How many rows a second, and tokens a CPU-second, beside every peer?
+
+From the centre (B = 32, S = 2,048, uint16, int64 out, no workers, four domains at .5/.25/.15/.1)
+one thing varies at a time. A measurement is a process of its own; contenders take turns. The clock
+starts after four batches; CPU seconds are those of all its processes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from marked_rows import weights_of, write_marked
+from side_by_side import OURS_AND_FLOORS, Contest, Page, median, peer_parser, spread
+
+CENTRE: dict[str, Any] = {
+    "batch_size": 32,
+    "seq_len": 2048,
+    "dtype": "uint16",
+    "native": False,
+    "num_workers": 0,
+    "num_domains": 4,
+}
+VARIED: tuple[dict[str, Any], ...] = (
+    {},
+    {"num_workers": 2},
+    {"native": True},
+    {"batch_size": 256},
+    {"batch_size": 256, "native": True},
+    {"batch_size": 8},
+    {"seq_len": 512},
+    {"seq_len": 8192},
+    {"dtype": "uint32"},
+    {"num_domains": 22},
+    {"num_domains": 256},
+    {"num_domains": 4096},
+)
+COLUMNS = [
+    "what",
+    "contender",
+    "rows/s",
+    "M tokens/CPU-s",
+    "of the bare gather's CPU speed",
+    "ours is x times it per CPU-s",
+    "peak MiB",
+    "spread",
+]
+
+
+def main() -> None:
+    settings = peer_parser(__doc__ or "").parse_args()
+    page = Page("throughput")
+    page.table("Throughput, one thing varied at a time", COLUMNS)
+    points = VARIED[:2] if settings.quick else VARIED
+    with tempfile.TemporaryDirectory() as folder:
+        contest = Contest(page, Path(folder), (*OURS_AND_FLOORS, *settings.peers), settings.home)
+        for varied in points:
+            rounds = 1 if settings.quick else 5 if len(varied) == 0 or "num_workers" in varied else 3
+            measure(contest, CENTRE | varied, varied, quick=settings.quick, rounds=rounds)
+    if settings.json:
+        page.write(settings.json, " ".join(["python", *sys.argv]))
+
+
+def measure(
+    contest: Contest, point: dict[str, Any], varied: dict[str, Any], *, quick: bool, rounds: int
+) -> None:
+    """All contenders at one point."""
+    weights = weights_of(point["num_domains"])
+    num_bytes, seconds = (1 << 21, 0.3) if quick else (1 << 25, 1.5)
+    name = f"{point['num_domains']}-{point['seq_len']}-{point['dtype']}"
+    source = contest.work / name / "source"
+    if not source.exists():
+        for old in contest.work.iterdir():  # one corpus in all formats at a time
+            shutil.rmtree(old)
+        row_bytes = point["seq_len"] * (2 if point["dtype"] == "uint16" else 4)
+        num_rows = {d: max(8, round(num_bytes / row_bytes * w)) for d, w in weights.items()}
+        write_marked(source, num_rows, seq_len=point["seq_len"], dtype=point["dtype"])
+    able = contest.write(source, weights=weights, seq_len=point["seq_len"])
+    chosen = {key: point[key] for key in ("batch_size", "seq_len", "native", "num_workers")}
+    if point["num_workers"]:
+        able = [each for each in able if each not in ("memcpy", "bare_gather")] + ["bare_gather"]
+    num_steps = 64 if quick else max(2**17 // point["batch_size"], 256)
+    jobs = {
+        each: contest.job(each, source, weights=weights, num_steps=num_steps, **chosen)
+        for each in able
+    }
+    found = contest.in_turns(jobs, "throughput", rounds=rounds, seconds=seconds)
+    lines(contest.page, found, varied, point)
+
+
+def lines(
+    page: Page, found: dict[str, list[dict[str, Any]]], varied: dict[str, Any], point: dict[str, Any]
+) -> None:
+    """A row of the table a contender."""
+    title = ", ".join(f"{key}={value}" for key, value in varied.items()) or "centre"
+    tokens = point["batch_size"] * point["seq_len"]
+    for runs in found.values():
+        for run in runs:
+            run["rows"] = run["steps"] * point["batch_size"] / run["wall"]
+            run["tokens"] = run["steps"] * tokens / max(run["cpu"], 1e-9)
+    speed = {name: median(runs, "tokens") for name, runs in found.items()}
+    for name, runs in found.items():
+        page.add(
+            title,
+            name,
+            round(median(runs, "rows")),
+            speed[name] / 1e6,
+            speed[name] / speed["bare_gather"] if "bare_gather" in speed else None,
+            speed["ours"] / speed[name] if "ours" in speed else None,
+            round(median(runs, "peak_bytes") / 2**20),
+            spread([run["tokens"] for run in runs]),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+r"""Chunks of a jsonl file -> its texts as UTF-8, and the reason for every line that gives none.
+
+A block of lines is read at once and without a question asked; where any of its lines is not just a
+record with a text, each of them is looked at by itself. Lines end at "\n" alone, blank lines are no
+records, and of a key that stands twice the last one counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import orjson
+
+from mixstream.corpus.records import BadRecord, TextBatch, too_long, utf8_fault
+
+__all__ = ["jsonl_batches"]
+
+_Fault: TypeAlias = tuple[str, str]
+"""A reason and what was found, for people."""
+
+
+def jsonl_batches(
+    chunks: Iterable[bytes], text_field: str, max_document_bytes: int
+) -> Iterator[TextBatch]:
+    """A batch for each chunk of lines, about as many bytes.
+
+    Args:
+        chunks: the bytes of the file.
+        text_field: the key that holds the text.
+        max_document_bytes: a longer line is read past without being held in memory.
+    """
+    for block in _blocks(chunks, max_document_bytes):
+        if isinstance(block, int):
+            yield TextBatch([], [], [too_long(1, block, max_document_bytes)], 1)
+            continue
+        texts = _plain_texts(block, text_field)
+        if texts is not None and max(map(len, block)) <= max_document_bytes:
+            yield TextBatch(texts, range(1, len(block) + 1), [], len(block))
+        else:
+            yield _examined(block, text_field, max_document_bytes)
+
+
+def _blocks(chunks: Iterable[bytes], max_bytes: int) -> Iterator[list[bytes] | int]:
+    """The lines that a chunk ends, without their newlines; a number for a line that is longer."""
+    held: list[bytes] = []  # of a line that has not ended yet
+    size = 0
+    for chunk in chunks:
+        first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+        if first >= 0:
+            size += first
+            line = b"".join([*held, chunk[:first]]) if size <= max_bytes else size
+            held.clear()
+            rest = chunk[first + 1 : last].split(b"\n") if last > first else []
+            if isinstance(line, int):
+                yield line
+                if rest:
+                    yield rest
+            else:
+                yield [line, *rest]
+            del line
+            size = 0
+        size += len(chunk) - last - 1
+        if size <= max_bytes:
+            held.append(chunk[last + 1 :])
+        else:
+            held.clear()
+    if size > max_bytes:
+        yield size
+    elif size:
+        yield [b"".join(held)]
+
+
+def _plain_texts(lines: Sequence[bytes], text_field: str) -> list[bytes] | None:
+    """The texts, if every line is an object with a string of at least one character."""
+    try:
+        texts = [orjson.loads(line)[text_field].encode() for line in lines]
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+    return texts if all(texts) else None
+
+
+def _examined(lines: Sequence[bytes], text_field: str, max_bytes: int) -> TextBatch:
+    """Each line by itself."""
+    texts: list[bytes] = []
+    records: list[int] = []
+    bad: list[BadRecord] = []
+    for record, line in enumerate(lines, start=1):
+        if len(line) > max_bytes:
+            bad.append(too_long(record, len(line), max_bytes))
+        elif line.strip(b" \t\r"):
+            text = _text(line, text_field)
+            if isinstance(text, bytes):
+                texts.append(text)
+                records.append(record)
+            else:
+                bad.append(BadRecord(record, *text))
+    return TextBatch(texts, records, bad, len(lines))
+
+
+def _text(line: bytes, text_field: str) -> bytes | _Fault:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return _lenient_text(line, text_field)
+    text = _text_of(record, text_field)
+    return text.encode() if isinstance(text, str) else text
+
+
+def _lenient_text(line: bytes, text_field: str) -> bytes | _Fault:
+    """Python's own reader takes lines that orjson does not: NaN, escapes of lone surrogates."""
+    try:
+        # parse_int: Python makes no int of more than 4,300 digits; no number is a text anyway
+        record = json.loads(line.decode("utf-8"), parse_int=float)
+    except UnicodeDecodeError as error:
+        return "invalid_utf8", utf8_fault(line, error)
+    except RecursionError:
+        return "broken_json", "nested too deeply"
+    except json.JSONDecodeError as error:  # its own text says "line 1": the line is all it saw
+        detail = f"{error.msg.removesuffix(' at')} at character {error.pos:,} of {len(error.doc):,}"
+        return "broken_json", detail
+    text = _text_of(record, text_field)
+    if not isinstance(text, str):
+        return text
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return "lone_surrogate", f"\\u{ord(text[error.start]):04x} at character {error.start:,}"
+
+
+def _text_of(record: object, text_field: str) -> str | _Fault:
+    if not isinstance(record, dict):
+        return "not_an_object", f"{_json_name(record)}, no object"
+    text = record.get(text_field)
+    if type(text) is str and text:
+        return text
+    if text is None:
+        there = (
+            "is null"
+            if text_field in record
+            else f"is not among {', '.join(map(repr, record))[:200]}"
+        )
+        return "no_text", f"key {text_field!r} {there}"
+    if text == "":
+        return "empty", f"{text_field!r} is an empty string"
+    return "text_not_a_string", f"{text_field!r} is {_json_name(text)}"
+
+
+def _json_name(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), "a number")

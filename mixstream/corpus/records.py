@@ -1,0 +1,84 @@
+"""What readers give: texts as UTF-8 in batches, each with the number of the record it stood in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixstream.corpus.files import shown
+
+__all__ = ["REASONS", "BadRecord", "FilePart", "TextBatch", "place", "too_long", "utf8_fault"]
+
+REASONS = (
+    "empty",  # the text is ""; white space alone is a text and is kept
+    "invalid_utf8",  # in any field of the line, or in the text file or parquet value
+    "lone_surrogate",  # the JSON escape of half a character, which no UTF-8 can hold
+    "broken_json",  # not JSON, or nested deeper than Python reads
+    "not_an_object",
+    "no_text",  # the field is missing, or null
+    "text_not_a_string",
+    "too_long",  # more than max_document_bytes
+    "no_tokens",  # the tokenizer made no id of it; convert counts these
+)
+"""Why a document is bad: every reason there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A raw file, or the lines of one that begin in a range of its bytes."""
+
+    path: Path
+    start: int = 0
+    end: int | None = None
+    """None for the end of the file; only raw jsonl has other parts than whole files."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of the file."""
+        return self.start == 0 and self.end is None
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record that gives no text."""
+
+    record: int
+    """From 1 on, in its batch."""
+    reason: str
+    """One of REASONS."""
+    detail: str
+    """What was found there, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """The next records of a file part: lines of jsonl, values of parquet, or a whole text file."""
+
+    texts: list[bytes]
+    """Each valid UTF-8 and not empty."""
+    records: Sequence[int]
+    """The number of each text's record, from 1 on in this batch."""
+    bad: list[BadRecord]
+    """The records that give no text; blank lines of jsonl are neither here nor there."""
+    num_records: int
+    """How many records of the part this batch goes past."""
+
+
+def place(path: Path, record: int) -> str:
+    """Where a record stands, for people: "path:line", "path record 12" (parquet), "path" (txt)."""
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return f"{shown(path)} record {record}"
+    return f"{shown(path)}:{record}" if ".jsonl" in name[-10:] else shown(path)
+
+
+def too_long(record: int, num_bytes: int, max_bytes: int) -> BadRecord:
+    """A record of more than max_bytes."""
+    return BadRecord(record, "too_long", f"{num_bytes:,} bytes; the limit is {max_bytes:,}")
+
+
+def utf8_fault(text: bytes, error: UnicodeDecodeError) -> str:
+    """What byte of a text is no UTF-8, and why."""
+    shown_bytes = text[error.start : max(error.end, error.start + 1)].hex(" ")
+    return f"byte {error.start:,} of it is {shown_bytes} ({error.reason})"

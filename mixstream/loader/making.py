@@ -1,0 +1,81 @@
+"""Addresses of a Loader's steps -> batches, made in this process or in workers behind a ring."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data._utils.pin_memory import pin_memory as pinned
+
+from mixstream.arrays import Addresses
+from mixstream.loader.dataset import Batch, RowDataset
+from mixstream.loader.ring import Ring, Transformed
+
+__all__ = ["BatchMaker"]
+
+
+class BatchMaker:
+    """Makes batches of addresses, transforms them, and pins them.
+
+    Args:
+        dataset: the rows.
+        transform: batch -> what the loop gets; called where the batch is made.
+        num_workers: processes; 0 makes every batch in this one, when it is asked for.
+        prefetch_factor: batches in flight for each of them; None means 2.
+        keeps_workers: whether they outlive the iteration.
+        context: "fork", "spawn" or "forkserver", or a context; None takes Python's default.
+        pin_memory: batches in page-locked memory, where there is a CUDA device.
+        seed: of a transform's random numbers, which depend on it and on the step alone.
+    """
+
+    def __init__(
+        self,
+        dataset: RowDataset,
+        transform: Callable[[Batch], Any] | None,
+        *,
+        num_workers: int,
+        prefetch_factor: int | None,
+        keeps_workers: bool,
+        context: Any,
+        pin_memory: bool,
+        seed: tuple[int, ...],
+    ) -> None:
+        self._make: Callable[[Addresses], Any] = dataset.batch
+        if transform is not None:
+            self._make = Transformed(dataset.batch, transform)
+        self._num_workers, self._prefetch_factor = num_workers, prefetch_factor or 2
+        self._context, self._seed = context, None if transform is None else seed
+        self._pins = pin_memory and torch.cuda.is_available()
+        self._keeps_workers = keeps_workers
+        self._kept: Ring | None = None
+        self._ring: weakref.ref[Ring] | None = None  # lives as long as an iteration over it
+
+    def batches(self, addresses: Iterable[Addresses], *, first_step: int) -> Iterator[Any]:
+        """The batches of addresses, in order; those in flight of an older iteration are given up.
+
+        Args:
+            addresses: (B,) each.
+            first_step: of the first of them.
+        """
+        if self._num_workers == 0:
+            # torch's own loop around a dataset in this process would cost a fifth of a step
+            batches: Iterator[Any] = map(self._make, addresses)
+        else:
+            batches = self._running_ring().batches(addresses, first_step=first_step)
+        return map(pinned, batches) if self._pins else batches
+
+    def _running_ring(self) -> Ring:
+        ring = None if self._ring is None else self._ring()
+        if ring is None or ring.closed:
+            ring = Ring(
+                self._make,
+                num_workers=self._num_workers,
+                prefetch_factor=self._prefetch_factor,
+                context=self._context,
+                seed=self._seed,
+            )
+            self._ring = weakref.ref(ring)
+            self._kept = ring if self._keeps_workers else None
+        return ring

@@ -1,0 +1,247 @@
+"""What a Loader does -> the events of its run log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mixstream.arrays import Counts, Vector
+from mixstream.corpus.corpus import Corpus
+from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
+from mixstream.mixing.weights import WeightChange, WeightsLike
+from mixstream.runlog.events import runs_of_layout, versions
+from mixstream.runlog.writer import RunLog
+
+__all__ = ["RunRecord", "signal_values"]
+
+_NOTICE_SECONDS = 1.0
+"""How often the log says how far the run is: 100 bytes a second, and what a kill may hide."""
+_MAX_CHECKPOINT_COUNTS = 4096
+"""Counts in a checkpoint event make replay start there; more of them would swell the log."""
+
+
+class RunRecord:
+    """The log of a Loader's run, on the one rank that writes it.
+
+    The first event is written when the run begins, is steered or is resumed, not before: until then
+    nobody knows from which row on the log will tell. An existing log goes on with a resume event,
+    which takes back what it holds past that row; a run that starts anew takes back all of it.
+
+    Args:
+        path: of the log.
+        corpus: that is read.
+        batches: of this rank.
+        is_steerable: for the record.
+        planned_by: who planned the changes of a run that begins: "code" or "schedule".
+
+    Raises:
+        StateError: the log is another run's.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        corpus: Corpus,
+        batches: MixBatchSampler,
+        *,
+        is_steerable: bool,
+        planned_by: str,
+    ) -> None:
+        self._planned_by = planned_by
+        self._corpus, self._batches, self._is_steerable = corpus, batches, is_steerable
+        self._log = RunLog(path, self._start())
+        self.is_open = False
+        """Whether the first event of this process is written."""
+        self._noticed_at, self._noticed_step = 0.0, 0
+        self._epochs = np.zeros(len(corpus.domains), dtype=np.int64)
+
+    def begin(self, state: BatchSamplerState) -> None:
+        """Writes the first event of this process.
+
+        Args:
+            state: the place from which the log tells of the run.
+        """
+        if not self._log.is_new:
+            self.resume(state)
+            return
+        self.is_open = True
+        sampler, place = state["sampler"], _place(state)
+        start = self._start() | {"weights": self._vector(sampler["weights"])}
+        if place["row"] > 0:
+            start["counts"] = sampler["counts"]
+        self._log.append("start", **place, **start)
+        rows_a_step = self._batches.batch_size * self._batches.world_size
+        for change in sampler["changes"]:
+            at_row, vector = change["at_row"], np.array(change["weights"])
+            at_step = place["step"] + (at_row - place["row"]) // rows_a_step
+            planned = WeightChange(
+                at_row=at_row, at_step=at_step, weights=vector, reason=change["reason"]
+            )
+            self.weights(planned, decided_step=place["step"], source=self._planned_by)
+        self._noticed_step = state["step"]
+        self._epochs = self._epochs_of(sampler["counts"])
+
+    def resume(self, state: BatchSamplerState) -> None:
+        """The run goes on from a state; in a log that has no start yet, this is where it starts.
+
+        Raises:
+            StateError: the log is another run's.
+        """
+        if self._log.is_new:
+            self.begin(state)
+            return
+        self._log.check_same_run(self._start())
+        self.is_open = True
+        sampler = state["sampler"]
+        self._log.append(
+            "resume",
+            **_place(state),
+            state=_state_id(state),
+            weights=self._vector(sampler["weights"]),
+            changes=sampler["changes"],
+            counts=sampler["counts"],
+            batch_size=self._batches.batch_size,
+            world_size=self._batches.world_size,
+            steerable=self._is_steerable,
+            versions=versions(),
+        )
+        self._log.sync()
+        self._noticed_step = state["step"]
+        self._epochs = self._epochs_of(sampler["counts"])
+
+    def weights(self, change: WeightChange, *, decided_step: int, source: str) -> None:
+        """The weights were changed."""
+        self._log.append(
+            "weights",
+            step=change.at_step or 0,
+            row=change.at_row,
+            decided_step=decided_step,
+            weights=change.weights,
+            reason=change.reason,
+            source=source,
+        )
+
+    def signal(self, name: str, values: Vector, unit: str | None, step: int) -> None:
+        """Something was measured, one number a domain."""
+        event: dict[str, Any] = {"name": name, "values": values}
+        if unit is not None:
+            event["unit"] = unit
+        self._log.append("signal", step=step, row=self._batches.row(step), **event)
+
+    def checkpoint(self, state: BatchSamplerState) -> None:
+        """A state was taken; what it knows of is on the disk when this returns."""
+        counts = np.array(state["sampler"]["counts"])
+        self._notice_epochs(_place(state), counts)
+        event: dict[str, Any] = {"state": _state_id(state)}
+        if counts.size <= _MAX_CHECKPOINT_COUNTS:
+            event["counts"] = counts
+        self._log.append("checkpoint", **_place(state), **event)
+        self._log.sync()
+
+    def fault(self, error: OSError, step: int) -> None:
+        """Something could not be read."""
+        place = {"step": step, "row": self._batches.row(step)}
+        what = {"kind": type(error).__name__, "object": error.filename, "detail": str(error)}
+        self._log.append("fault", **place, **what)
+
+    def end(self, reason: str, step: int) -> None:
+        """The iteration has ended by itself."""
+        self.progress(step)
+        self._log.append("end", step=step, row=self._batches.row(step), reason=reason)
+
+    def notice(self, step: int, now: float) -> None:
+        """Says how far the run is, if it has not for a while.
+
+        Args:
+            step: steps delivered.
+            now: of time.monotonic.
+        """
+        if now - self._noticed_at >= _NOTICE_SECONDS:
+            self._noticed_at = now
+            self.progress(step)
+
+    def progress(self, step: int) -> None:
+        """Says how far the run is, if it has gone on since it was said."""
+        if step == self._noticed_step or not self.is_open or self._log.is_closed:
+            return
+        self._noticed_step = step
+        place = {"step": step, "row": self._batches.row(step)}
+        self._notice_epochs(place, self._batches.counts(step))
+        self._log.append("progress", **place)
+
+    def _notice_epochs(self, place: dict[str, int], counts: Counts) -> None:
+        epochs = self._epochs_of(counts)
+        for index in np.flatnonzero(epochs > self._epochs).tolist():
+            name = self._corpus.domains[index]
+            self._log.append("epoch", **place, domain=name, epoch=int(epochs[index]))
+        self._epochs = epochs
+
+    def _epochs_of(self, counts: Any) -> Counts:
+        """(C, K) rows drawn -> (K,) int64, whole passes."""
+        return np.asarray(np.sum(counts, axis=0) // np.maximum(self._corpus.num_rows, 1))
+
+    def _start(self) -> dict[str, Any]:
+        """What a start event says of this run, but for its place."""
+        corpus, batches = self._corpus, self._batches
+        shape = {"batch_size": batches.batch_size, "world_size": batches.world_size}
+        return {
+            "versions": versions(),
+            "corpus": corpus.fingerprint,
+            "path": _corpus_path(corpus),
+            "domains": list(corpus.domains),
+            "rows": corpus.num_rows.tolist(),
+            "seq_len": corpus.seq_len,
+            "shards": runs_of_layout(corpus.layout),
+            "settings": asdict(batches.sampler.settings) | shape,
+            "weights": batches.sampler.weights.tolist(),
+            "steerable": self._is_steerable,
+        }
+
+    def _vector(self, weights: dict[str, float]) -> list[float]:
+        return [weights[name] for name in self._corpus.domains]
+
+
+def signal_values(name: str, values: WeightsLike, domains: Sequence[str]) -> Vector:
+    """One number a domain, (K,) float64; NaN for a domain that a mapping does not name.
+
+    Raises:
+        ValueError: values that are not one number a domain.
+    """
+    if isinstance(values, Mapping):
+        for unknown in [key for key in values if key not in set(domains)][:1]:
+            raise ValueError(
+                f"unknown domain {unknown!r} in signal {name!r}; the corpus holds "
+                f"{', '.join(domains[:10])}."
+            )
+        values = [float(values.get(domain, np.nan)) for domain in domains]
+    point = np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64)
+    if point.shape != (len(domains),):
+        raise ValueError(
+            f"signal {name!r} has shape {point.shape}; give one number a domain, shape "
+            f"({len(domains)},)."
+        )
+    return point
+
+
+def _place(state: BatchSamplerState) -> dict[str, int]:
+    return {"step": state["step"], "row": state["sampler"]["row"]}
+
+
+def _state_id(state: BatchSamplerState) -> str:
+    """16 hex digits of a state, the same after a way through JSON."""
+    text = json.dumps([state["step"], state["sampler"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _corpus_path(corpus: Corpus) -> str | None:
+    """The folder that `open_corpus` was given; None for a corpus of others."""
+    path = getattr(corpus, "path", None)
+    return None if path is None else str(Path(path).absolute())

@@ -1,0 +1,53 @@
+"""A block of lines gives what its lines give one by one, wherever chunks end."""
+
+import itertools
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixstream.corpus.jsonl import jsonl_batches
+
+GOOD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9).map(
+    lambda text: json.dumps({"id": 1, "text": text}).encode()
+)
+ODD = st.sampled_from(
+    [
+        b"", b" \r", b"{", b"[]", b"7", b'"a"', b"null", b'{"text": ""}', b'{"text": null}',
+        b'{"text": 5}', b'{"text": ["a"]}', b'{"body": "a"}', b'{"text": "\xff"}', b"\0",
+        b'{"text": "a", "text": "b"}', b'{"text": "\\ud800"}', b'{"x": NaN, "text": "a"}',
+        b'{"text": "a"},', b'{"text": "a"}, {"text": "b"}', b'{"a": [{"text": "b"}',
+    ]
+)  # fmt: skip
+
+
+def found(chunks, limit=40):
+    """(record, text or reason) of every line that gives either, and how many lines there are."""
+    results, before = [], 0
+    for batch in jsonl_batches(chunks, "text", limit):
+        results += [(before + n, text) for n, text in zip(batch.records, batch.texts, strict=True)]
+        results += [(before + bad.record, (bad.reason, bad.detail)) for bad in batch.bad]
+        before += batch.num_records
+    return sorted(results, key=lambda pair: pair[0]), before
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lines=st.lists(GOOD | GOOD | ODD, max_size=12),
+    cuts=st.lists(st.integers(0, 300), max_size=5),
+    limit=st.integers(10, 60),
+)
+def test_lines_give_the_same_alone_and_in_any_chunks(lines, cuts, limit):
+    content = b"\n".join(lines)
+    edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
+    chunks = [content[start:end] for start, end in itertools.pairwise(edges)]
+    together, num_lines = found(chunks, limit)
+    alone = [
+        (number, result)
+        for number, line in enumerate(lines, start=1)
+        for _, result in found([line], limit)[0]
+    ]
+    assert together == alone
+    while lines and not lines[-1]:
+        lines.pop()  # an empty line at the end is none
+    assert num_lines >= len(lines)
