@@ -45,6 +45,8 @@ class Corpus:
     """Rows of each shard of each domain: all that a sampler needs to know."""
     shard_bytes: Counts
     """(K,) int64, bytes of each domain's shards as they lie on disk."""
+    path: str | None
+    """The folder or URL that it was opened from; None for a mapping of several."""
     pool: RowPool
     """The mapped shards."""
 
@@ -160,10 +162,13 @@ def open_corpus(
         store=store,
         on_bad_shard=on_bad_shard,
     )
-    return _corpus(contents, pool)
+    where = None if isinstance(path, Mapping) else as_folder(path)
+    if isinstance(where, Path):
+        where = where.absolute()
+    return _corpus(contents, pool, None if where is None else str(where))
 
 
-def _corpus(contents: CorpusContents, pool: RowPool) -> Corpus:
+def _corpus(contents: CorpusContents, pool: RowPool, path: str | None) -> Corpus:
     stored = [domain.index.stored_bytes for domain in contents.domains]
     return Corpus(
         domains=tuple(domain.name for domain in contents.domains),
@@ -174,5 +179,6 @@ def _corpus(contents: CorpusContents, pool: RowPool) -> Corpus:
         manifest=contents.manifest,
         layout={domain.name: domain.index.num_rows for domain in contents.domains},
         shard_bytes=np.array(stored, np.int64),
+        path=path,
         pool=pool,
     )

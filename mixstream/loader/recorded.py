@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,7 +194,7 @@ class RunRecord:
         return {
             "versions": versions(),
             "corpus": corpus.fingerprint,
-            "path": _corpus_path(corpus),
+            "path": corpus.path,
             "domains": list(corpus.domains),
             "rows": corpus.num_rows.tolist(),
             "seq_len": corpus.seq_len,
@@ -239,9 +238,3 @@ def _state_id(state: BatchSamplerState) -> str:
     """16 hex digits of a state, the same after a way through JSON."""
     text = json.dumps([state["step"], state["sampler"]], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _corpus_path(corpus: Corpus) -> str | None:
-    """The folder that `open_corpus` was given; None for a corpus of others."""
-    path = getattr(corpus, "path", None)
-    return None if path is None else str(Path(path).absolute())
