@@ -26,7 +26,7 @@ from mixstream.loader.ranks import (
     rank_and_world_size,
 )
 from mixstream.loader.recorded import signal_values
-from mixstream.loader.state import LOADER_STATE_VERSION, LoaderState, check_loader_state
+from mixstream.loader.state import LOADER_STATE_VERSION, LoaderState, check_loader_state, state_id
 from mixstream.loader.steering import Asked, opened_record
 from mixstream.mixing.sampler import MixSampler
 from mixstream.mixing.schedule import Schedule
@@ -36,6 +36,9 @@ from mixstream.runlog.replay import check_corpus, order_settings, state_before
 from mixstream.runlog.run import Run, read_run
 
 __all__ = ["Loader", "LoaderState"]
+
+_CHECKED_EVERY = 1000
+"""Steps between two looks at whether the ranks have drifted apart: some 100 bytes each."""
 
 
 class Loader(DataLoader[Any]):
@@ -77,7 +80,7 @@ class Loader(DataLoader[Any]):
         num_workers: worker processes, which hand batches over in shared memory; a change of the
             weights then waits for the batches in flight, unless it flushes them.
         prefetch_factor: batches in flight for each worker; None means 2.
-        pin_memory: see torch.utils.data.DataLoader; done in this thread.
+        pin_memory: batches in page-locked memory, where there is a CUDA device.
         persistent_workers: see torch.utils.data.DataLoader.
         multiprocessing_context: "fork", "spawn" or "forkserver".
     """
@@ -434,6 +437,8 @@ class Loader(DataLoader[Any]):
                     continue
                 self._step += 1
                 self.batches.forget(self._step)
+                if self._is_synced and self._step % _CHECKED_EVERY == 0:
+                    check_same_place(self._step, state_id(self.batches.state_dict(self._step)))
                 yield batch
         except ShardError as error:
             self._lookout.say_fault(error, self._step)

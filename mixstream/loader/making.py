@@ -52,6 +52,10 @@ class BatchMaker:
         self._kept: Ring | None = None
         self._ring: weakref.ref[Ring] | None = None  # lives as long as an iteration over it
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the workers, of which a copy starts its own."""
+        return self.__dict__ | {"_kept": None, "_ring": None}
+
     def batches(self, addresses: Iterable[Addresses], *, first_step: int) -> Iterator[Any]:
         """The batches of addresses, in order; those in flight of an older iteration are given up.
 

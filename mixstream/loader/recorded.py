@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +13,7 @@ import torch
 from mixstream.arrays import Counts, Vector
 from mixstream.corpus.corpus import Corpus
 from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
+from mixstream.loader.state import state_id
 from mixstream.mixing.weights import WeightChange, WeightsLike
 from mixstream.runlog.events import runs_of_layout, versions
 from mixstream.runlog.writer import RunLog
@@ -103,7 +102,7 @@ class RunRecord:
         self._log.append(
             "resume",
             **_place(state),
-            state=_state_id(state),
+            state=state_id(state),
             weights=self._vector(sampler["weights"]),
             changes=sampler["changes"],
             counts=sampler["counts"],
@@ -139,7 +138,7 @@ class RunRecord:
         """A state was taken; what it knows of is on the disk when this returns."""
         counts = np.array(state["sampler"]["counts"])
         self._notice_epochs(_place(state), counts)
-        event: dict[str, Any] = {"state": _state_id(state)}
+        event: dict[str, Any] = {"state": state_id(state)}
         if counts.size <= _MAX_CHECKPOINT_COUNTS:
             event["counts"] = counts
         self._log.append("checkpoint", **_place(state), **event)
@@ -232,9 +231,3 @@ def signal_values(name: str, values: WeightsLike, domains: Sequence[str]) -> Vec
 
 def _place(state: BatchSamplerState) -> dict[str, int]:
     return {"step": state["step"], "row": state["sampler"]["row"]}
-
-
-def _state_id(state: BatchSamplerState) -> str:
-    """16 hex digits of a state, the same after a way through JSON."""
-    text = json.dumps([state["step"], state["sampler"]], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TypedDict
 
 from mixstream.errors import StateError
 from mixstream.loader.batch_sampler import BatchSamplerState
 from mixstream.mixing.state import check_keys
 
-__all__ = ["LOADER_STATE_VERSION", "LoaderState", "check_loader_state"]
+__all__ = ["LOADER_STATE_VERSION", "LoaderState", "check_loader_state", "state_id"]
 
 LOADER_STATE_VERSION = 1
 
@@ -38,3 +40,9 @@ def check_loader_state(state: LoaderState, corpus_fingerprint: str) -> None:
             f"the state was saved on the corpus with fingerprint {state['corpus']}, this one "
             f"has {corpus_fingerprint}; open the corpus of the run."
         )
+
+
+def state_id(state: BatchSamplerState) -> str:
+    """16 hex digits of a state, the same after a way through JSON."""
+    text = json.dumps([state["step"], state["sampler"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -54,6 +54,28 @@ class Rank:
         self.report[f"{name} seconds"] = time.monotonic() - start
 
 
+def drifted(corpus, rank):
+    """A run in which rank 2 steers by itself, until the loader notices at a thousandth step."""
+    loader = mixstream.Loader(corpus, batch_size=1)
+    try:
+        for _ in loader:
+            if rank == 2 and loader.step == 900:
+                loader.batches.set_weights(weights_of(corpus, *FIRST))
+            if loader.step == 1001:
+                return "unnoticed"
+    except StateError as error:
+        return [loader.step, str(error)]
+
+
+def alone(corpus, rank):
+    """The steps of a loader that rank 1 alone has and steers."""
+    if rank != 1:
+        return None
+    loader = mixstream.Loader(corpus, batch_size=1, rank=0, world_size=1, synced=False)
+    next(iter(loader))
+    return loader.set_weights(weights_of(corpus, *FIRST)).at_step
+
+
 def play(corpus, rank):
     """The scenario: every rank gives its own numbers wherever it can."""
     one = Rank(corpus, rank)
@@ -75,6 +97,8 @@ def play(corpus, rank):
     one.change("unreadable on rank 0", meta if rank == 0 else weights_of(corpus, *FIRST))
     one.steps(2)
     one.report["state"] = one.loader.state_dict()
+    one.report["drift"] = drifted(corpus, rank)
+    one.report["alone"] = alone(corpus, rank)
     if rank in (1, 3):
         one.steps(1)
     one.change("other steps", weights_of(corpus, *FIRST))
@@ -230,6 +254,17 @@ def test_ranks_at_different_steps_are_named_on_every_rank(ranks):
         assert kind == "StateError"
         assert "ranks [1, 3] differ from rank 0, which has drawn 12 steps" in message
         assert "rank 1 has drawn 13 steps" in message
+
+
+def test_a_rank_that_drifts_away_is_named_on_every_rank_at_the_next_thousandth_step(ranks):
+    for report in ranks:
+        step, message = report["drift"]
+        assert step == 1000
+        assert "ranks [2] differ from rank 0" in message
+
+
+def test_a_loader_that_is_not_synced_is_steered_by_its_process_alone(ranks):
+    assert [report["alone"] for report in ranks] == [None, 1, None, None]
 
 
 @pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.slow), 2])
