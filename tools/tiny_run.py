@@ -73,7 +73,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.peak_rate, betas=(0.9, 0.95), weight_decay=0.1
         )
-        self.loader = self.fresh_loader(None)
+        self.loader = self.fresh_loader(None, run_log=self.log_path())
         self.bench = Bench(
             settings=settings,
             loader=self.loader,
@@ -108,7 +108,15 @@ class Run:
         )
         return model.to(self.device, getattr(torch, settings.dtype))
 
-    def fresh_loader(self, weights: Any) -> mixstream.Loader:
+    def log_path(self) -> Path | None:
+        """Of this phase's run log."""
+        if self.settings.run_log is None:
+            return None
+        path = Path(self.settings.run_log)
+        named = path.with_name(f"{path.stem}.{self.phase}{path.suffix}")
+        return path if self.phase == self.phases[-1] else named
+
+    def fresh_loader(self, weights: Any, run_log: Path | None = None) -> mixstream.Loader:
         """This rank's loader from row 0 on."""
         return mixstream.Loader(
             self.corpus,
@@ -117,6 +125,7 @@ class Run:
             seed=self.settings.seed,
             sampling=self.settings.sampling,
             labels=True,
+            run_log=run_log,
         )
 
     def target_rows(self) -> TargetRows | None:
@@ -195,6 +204,8 @@ class Run:
         if self.step % self.settings.log_every == 0:
             moving = method.algorithm.weights if method.weigh else self.loader.weights
             self.history.append([self.phase, self.step, moving.tolist()])
+            if self.settings.run_log is not None:
+                self.loader.log_signal("training loss", measured.per_token, unit="nats per token")
 
     def end_phase(self) -> None:
         """Keeps what the next phase needs, and starts it."""

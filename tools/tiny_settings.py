@@ -50,7 +50,10 @@ class Settings:
     checkpoint_every: int = 100
     """Steps between saves."""
     log_every: int = 10
-    """Steps between entries of the history of weights."""
+    """Steps between entries of the history of weights, and of the run log's losses."""
+    run_log: str | None = None
+    """Record the run there, for mixstream plot, watch and replay; other phases than the last get
+    their name before the ending."""
     time: bool = False
     """Measure what the method costs in percent of a step."""
     step_size: float | None = None
@@ -79,5 +82,5 @@ class Settings:
 
 def what_counts(settings: Settings) -> dict[str, Any]:
     """The settings that a run's numbers depend on."""
-    ignored = ("checkpoint", "checkpoint_every", "log_every", "time")
+    ignored = ("checkpoint", "checkpoint_every", "log_every", "run_log", "time")
     return {name: value for name, value in asdict(settings).items() if name not in ignored}

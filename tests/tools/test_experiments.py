@@ -4,7 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,7 @@ def test_every_script_is_tried_and_has_a_record():
         experiment = experiment_of(name)
         assert record["name"] == name == experiment.name
         assert list(record["lines"]) == [str(line) for line in experiment.lines]
+        assert record["settings"] == asdict(experiment.settings)
         assert len(record["measures"]) >= 2, "two seeds at least"
 
 

@@ -201,6 +201,35 @@ def test_killed_and_resumed_is_as_never_stopped(corpora, tmp_path, method, kills
         train(replace(settings, seed=5))
 
 
+def test_a_recorded_run_tells_its_weights_losses_and_rows_after_a_kill_too(corpora, tmp_path):
+    log, rows = str(tmp_path / "a.jsonl"), {}
+    settings = settings_of(
+        corpora, "dga", run_log=log, checkpoint=str(tmp_path / "c.pt"), checkpoint_every=10
+    )
+
+    def on_step(run):
+        rows[run.step] = run.loader.batches.row(run.step)
+        if run.step == 17 and not rows.get("killed"):
+            rows["killed"] = True
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(settings, on_step)
+    report = train(settings, on_step)
+    run = mixstream.read_run(log)
+    assert run.last_step == STEPS
+    np.testing.assert_allclose(run.weights_at(rows[STEPS]), report["weights"], rtol=1e-12)
+    signals = [event for event in run.of("signal") if event["name"] == "training loss"]
+    assert [event["step"] for event in signals] == list(range(5, STEPS + 1, 5))
+    assert len(mixstream.replay(log, steps=(15, 20))) == 5 * settings.batch_size
+
+
+def test_phases_record_their_runs_apart(corpora, tmp_path):
+    train(settings_of(corpora, "doremi", run_log=str(tmp_path / "a.jsonl")))
+    logs = sorted(path.name for path in tmp_path.glob("*.jsonl"))
+    assert logs == ["a.jsonl", "a.proxy.jsonl", "a.reference.jsonl"]
+
+
 def test_held_out_rows_are_never_drawn_and_may_come_from_a_corpus_of_their_own(corpora):
     corpus = mixstream.open_corpus(corpora[0])
     kept, held_out = split(corpus, 20)

@@ -50,9 +50,9 @@ EXPERIMENT = Experiment(
     run=run,
     notes=(
         "A warning rather than a merit: keep domains that cannot be learned away from ODM.",
-        "A first run of 300 steps on seeds 101 and 102 did not meet the line (0.36, 0.36): the real "
-        "domains' losses were not yet far enough below that of noise. The length was then chosen on "
-        "a pilot seed.",
+        "A first run of 300 steps on seeds 101 and 102 did not meet the line (0.36, 0.36): the "
+        "real domains' losses were not yet far enough below that of noise. The length was then "
+        "chosen on a pilot seed.",
     ),
 )
 

@@ -29,9 +29,9 @@ class Setting(Scale):
     """Of the models."""
     peak_rate: float = 3e-3
     """Learning rate."""
-    num_fit: int = 32
+    num_fit: int = 64
     """Runs that the regression is fitted to."""
-    num_held_out: int = 16
+    num_held_out: int = 32
     """Runs that it must rank."""
 
 
@@ -72,14 +72,18 @@ def run(seed: int, setting: Setting, folder: Path) -> Measures:
 EXPERIMENT = Experiment(
     name="regmix",
     claim=(
-        "a ridge regression on 32 short runs of random mixtures of four domains ranks 16 others by "
+        "a ridge regression on 64 short runs of random mixtures of four domains ranks 32 others by "
         "their loss on text of a fifth (Python's language reference)."
     ),
     lines=(Line(measure="rank correlation on held-out mixtures", at_least=0.85),),
     settings=Setting(),
     run=run,
     notes=(
-        "The paper's lightgbm needs some hundred runs; 32 are for a regression with few numbers.",
+        "A failure: the line is met for one seed of two. So it was in a first setting of 32 runs "
+        "to fit and 16 to rank (0.815 and 0.941 on seeds 101 and 102). A linear regression cannot "
+        "hold an optimum inside the simplex: its best mixture is one domain alone, here worse than "
+        "the prior. The paper's boosted trees, which can, need more runs than were made here (a "
+        "leaf of lightgbm takes 20); they were not tried.",
     ),
 )
 
