@@ -47,7 +47,9 @@ def marks_of(batch: Any) -> NDArray[np.int64]:
     head = np.asarray(batch[:, :4]).astype(np.int64)
     wrong = (head[:, :3].sum(axis=1) & _MASK) != head[:, 3]
     if wrong.any():
-        raise ValueError(f"row {int(wrong.argmax())} of a batch was not written so: {head[wrong][0]}")
+        raise ValueError(
+            f"row {int(wrong.argmax())} of a batch was not written so: {head[wrong][0]}"
+        )
     return np.stack([head[:, 0], head[:, 1] + (head[:, 2] << _BITS)], axis=1)
 
 

@@ -21,9 +21,19 @@ from typing import Any
 import numpy as np
 import psutil
 from marked_rows import marks_of
-
 from peers import Job, Stream
 
+# what peers raise where they have no state, or refuse one
+STATE_ERRORS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 NUM_WARM = 4  # batches before the clock starts: workers' start, the fill of shuffle buffers
 
 
@@ -61,25 +71,28 @@ def write(adapter: Any, job: Job) -> dict[str, Any]:
 
 def throughput(adapter: Any, job: Job, *, seconds: float) -> dict[str, Any]:
     """Wall and CPU time of batches, after the first ones, until time or data are out."""
+    before = reset_peak()
     batches = iter(adapter.open_stream(job))
     for batch in islice(batches, NUM_WARM):
         assert tuple(batch.shape) == (job.batch_size, job.seq_len), f"a batch of {batch.shape}"
+        marks_of(batch)
     num_steps, start, start_cpu = 0, time.perf_counter(), cpu_seconds()
-    for batch in batches:
+    for _ in batches:
         num_steps += 1
-        if time.perf_counter() - start > seconds or num_steps >= job.num_steps - NUM_WARM:
+        if time.perf_counter() - start > seconds:
             break
     wall, cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
-    marks_of(batch)
-    return {"wall": wall, "cpu": cpu, "steps": num_steps, "peak_bytes": peak_bytes()}
+    peak = peak_bytes() - before
+    return {"wall": wall, "cpu": cpu, "steps": num_steps, "peak_bytes": peak}
 
 
 def first_batch(
-    adapter: Any, job: Job, *, state: str | None = None, made_state: Any = None
+    adapter: Any, job: Job, *, limit_bytes: int, state: str | None = None
 ) -> dict[str, Any]:
     """From opening to the first batch; memory above the imports; at the place of a state."""
+    limit_memory(limit_bytes)
     before = reset_peak()
-    saved = pickle.loads(Path(state).read_bytes()) if state else made_state  # noqa: S301
+    saved = pickle.loads(Path(state).read_bytes()) if state else None
     start = time.perf_counter()
     stream = adapter.open_stream(job)
     if saved is not None:
@@ -88,11 +101,28 @@ def first_batch(
     return {"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes() - before}
 
 
+def state_at_middle(adapter: Any, job: Job, *, save_state: str, limit_bytes: int) -> dict[str, Any]:
+    """The state after half of the steps: as the adapter knows it, else by going there."""
+    limit_memory(limit_bytes)
+    stream = adapter.open_stream(job)
+    middle = job.num_steps // 2
+    if hasattr(stream, "state_at"):
+        state = stream.state_at(middle)
+    else:
+        batches = iter(stream)
+        for _ in range(middle):
+            next(batches)
+        state = stream.state_dict()
+    Path(save_state).write_bytes(pickle.dumps(state))
+    return {}
+
+
 def record(
     adapter: Any,
     job: Job,
     *,
     marks: str,
+    steps: int | None = None,
     state: str | None = None,
     save_state: str | None = None,
     save_at: int = 0,
@@ -100,14 +130,19 @@ def record(
     """The marks of the next batches, (steps, B, 2), to a file; a state after some of them too."""
     stream = adapter.open_stream(job)
     if state is not None:
-        stream.load_state_dict(pickle.loads(Path(state).read_bytes()))  # noqa: S301
-    found = []
-    for batch in islice(stream, job.num_steps):
+        stream.load_state_dict(pickle.loads(Path(state).read_bytes()))
+    found, state_error = [], ""
+    for batch in islice(stream, job.num_steps if steps is None else steps):
+        if len(batch) < job.batch_size:
+            break  # the end of an epoch
         found.append(marks_of(batch))
         if save_state is not None and len(found) == save_at:
-            Path(save_state).write_bytes(pickle.dumps(stream.state_dict()))
+            try:
+                Path(save_state).write_bytes(pickle.dumps(stream.state_dict()))
+            except STATE_ERRORS as error:
+                state_error = _said(error)
     np.save(marks, np.array(found).reshape(-1, job.batch_size, 2))
-    return {"steps": len(found)}
+    return {"steps": len(found), "state_error": state_error}
 
 
 def change(
@@ -149,9 +184,8 @@ def rebuilt(
         return "rebuilt, state loaded", _started(new)
     except NotImplementedError:
         return "rebuilt, no state", iter(adapter.open_stream(other))
-    except (ValueError, KeyError, RuntimeError, AssertionError, TypeError, IndexError) as error:
-        reason = f"{type(error).__name__}: {str(error)[:100]}"
-        return f"rebuilt, state refused ({reason})", iter(adapter.open_stream(other))
+    except STATE_ERRORS as error:
+        return f"rebuilt, state refused ({_said(error)})", iter(adapter.open_stream(other))
 
 
 def _started(stream: Stream) -> Iterator[Any]:
@@ -166,21 +200,32 @@ def _started(stream: Stream) -> Iterator[Any]:
     return chained()
 
 
+def _said(error: Exception) -> str:
+    """The kind of an error and the beginning of what it says."""
+    return f"{type(error).__name__}: {str(error)[:100]}"
+
+
 def cpu_seconds() -> float:
     """Of this process, its living children and those that have ended."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    living = (times.user + times.system for times in _over_tree(lambda p: p.cpu_times()))
-    return ended.ru_utime + ended.ru_stime + sum(living)
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    living = (times.user + times.system for times in _of_children(lambda p: p.cpu_times()))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both) + sum(living)
 
 
 def peak_bytes() -> int:
     """The most that was resident here, and what children hold for themselves now."""
-    children = _over_tree(lambda p: p.memory_full_info().uss)[1:]
+    children = _of_children(lambda p: p.memory_full_info().uss)
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 + sum(children)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + sum(children)
+
+
+def limit_memory(num_bytes: int) -> None:
+    """Ends this process where it takes so much for itself above what it has."""
+    soft = psutil.Process().memory_info().data + num_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, soft))
 
 
 def reset_peak() -> int:
@@ -191,11 +236,10 @@ def reset_peak() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _over_tree(of: Callable[[psutil.Process], Any]) -> list[Any]:
-    """A number of this process, then of each descendant that still lives."""
-    own = psutil.Process()
-    found = [of(own)]
-    for child in own.children(recursive=True):
+def _of_children(of: Callable[[psutil.Process], Any]) -> list[Any]:
+    """A number of each descendant that still lives."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
         try:
             found.append(of(child))
         except psutil.NoSuchProcess:
@@ -207,6 +251,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "write": write,
     "throughput": throughput,
     "first_batch": first_batch,
+    "state_at_middle": state_at_middle,
     "record": record,
     "change": change,
 }

@@ -13,13 +13,13 @@ import socket
 import statistics
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness import machine, parser
 from install import HOME, PINNED, python_of
-
 from peers import FLOORS, OURS, PEERS, Job
 
 HERE = Path(__file__).parent
@@ -90,7 +90,9 @@ class Contest:
         self.names = []
         for name in names:
             if python_of(name, home) is None:
-                self.failed(name, "all", f"not installed ({', '.join(PINNED[name])}); see --install")
+                self.failed(
+                    name, "all", f"not installed ({', '.join(PINNED[name])}); see --install"
+                )
             else:
                 self.names.append(name)
 
@@ -124,7 +126,13 @@ class Contest:
         for job, each in zip(jobs, arguments, strict=True):
             values = {key: getattr(job, key) for key in job.__dataclass_fields__}
             spec = {"peer": name, "task": task, "job": values, "arguments": each}
-            command = [python, "-W", "ignore", str(HERE / "measure.py"), json.dumps(spec, default=str)]
+            command = [
+                python,
+                "-W",
+                "ignore",
+                str(HERE / "measure.py"),
+                json.dumps(spec, default=str),
+            ]
             processes.append(
                 subprocess.Popen(
                     command,
@@ -209,10 +217,8 @@ def _free_port() -> int:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Ends a measurement's whole session: itself and the workers it left."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.communicate()
 
 

@@ -12,10 +12,11 @@ Each runs in a process of its own, in the virtual environment of its line in `ve
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ PEERS = (
     "energon",
 )
 OURS = "ours"
+ROWS_PER_SHARD = 256
+"""In every format that has shards, so that questions about shards are about the same ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +74,35 @@ class Job:
         return self.num_steps * self.batch_size * self.world_size
 
 
-class Stream(Protocol):
-    """A running loader; `set_weights(weights)` besides, where a peer has such a thing."""
+class Stream(ABC):
+    """A running stream, whose state is that of its `loader` unless the adapter says otherwise.
 
+    Besides, where a peer has such a thing: `set_weights(weights)`, which returns the batches that
+    are in flight; and `state_at(step)`, the state after so many steps without going there.
+    """
+
+    loader: Any = None
+    """The peer's own, if that keeps its place."""
+
+    @abstractmethod
     def __iter__(self) -> Iterator[Any]:
         """(B, S) arrays or tensors, from the loaded state on."""
 
     def state_dict(self) -> Any:
-        """What to go on from; picklable. Raises NotImplementedError where the peer has no state."""
+        """What to go on from; picklable.
+
+        Raises:
+            NotImplementedError: the peer has no state.
+        """
+        if self.loader is None:
+            raise NotImplementedError(f"{type(self).__name__} has no state to save")
+        return self.loader.state_dict()
 
     def load_state_dict(self, state: Any) -> None:
-        """Goes on from a state, before the first batch is asked for."""
+        """Goes on from a state; before the first batch is asked for."""
+        self.loader.load_state_dict(state)
 
 
 def open_rows(source: Path) -> dict[str, NDArray[Any]]:
     """The marked rows of each domain, mapped, (rows, S)."""
     return {path.stem: np.load(path, mmap_mode="r") for path in sorted(source.glob("*.npy"))}
-
-
-def no_state(name: str) -> NotImplementedError:
-    """What an adapter raises in place of a state."""
-    return NotImplementedError(f"{name} has no state to save or load")

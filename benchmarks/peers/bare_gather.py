@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from peers import Job, no_state, open_rows
+from peers import Job, Stream, open_rows
 
 PACKAGE, LACKS = None, "a floor: rows in one uniform order, no weights, no workers"
 
@@ -20,7 +20,7 @@ def write(source: Path, folder: Path) -> None:
             file.write(np.ascontiguousarray(rows).tobytes())
 
 
-class BareGather:
+class BareGather(Stream):
     """`take` over a permutation."""
 
     def __init__(self, job: Job) -> None:
@@ -36,12 +36,6 @@ class BareGather:
             for batch in batches:
                 block = self.rows.take(batch, 0)
                 yield block if self.job.native else block.astype(np.int64)
-
-    def state_dict(self) -> Any:
-        raise no_state("a bare gather")
-
-    def load_state_dict(self, state: Any) -> None:
-        raise no_state("a bare gather")
 
 
 open_stream = BareGather

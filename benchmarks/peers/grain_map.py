@@ -9,7 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from peers import Job, open_rows
+from peers import Job, Stream
 
 PACKAGE, LACKS = "grain", "weights become whole numbers over the smallest one, fixed for the run"
 
@@ -41,7 +41,7 @@ class Rows:
         return {"path": self.path, "native": self.native, "_rows": None}
 
 
-class Grain:
+class Grain(Stream):
     """No reading threads without workers: the rows lie in memory (its own advice)."""
 
     def __init__(self, job: Job) -> None:
@@ -60,9 +60,11 @@ class Grain:
         return self.iterator
 
     def state_dict(self) -> Any:
+        """Its place."""
         return self.iterator.get_state()
 
     def load_state_dict(self, state: Any) -> None:
+        """Goes there."""
         self.iterator.set_state(state)
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from peers import Job, open_rows
+from peers import Job, Stream, open_rows
 
 PACKAGE, LACKS = None, "the order of the run lies in memory; a change of weights builds it anew"
 
@@ -49,7 +49,7 @@ def order_of(job: Job) -> NDArray[np.int64]:
     return pairs[:, job.rank]
 
 
-class HandWritten:
+class HandWritten(Stream):
     """A stock DataLoader; its state is a number of steps."""
 
     def __init__(self, job: Job) -> None:
@@ -67,9 +67,15 @@ class HandWritten:
             yield batch
 
     def state_dict(self) -> Any:
+        """Its place."""
         return self.step
 
+    def state_at(self, step: int) -> Any:
+        """It counts."""
+        return step
+
     def load_state_dict(self, state: Any) -> None:
+        """Goes there."""
         self.step = state
 
 

@@ -18,10 +18,10 @@ from datasets import (
 from datasets.distributed import split_dataset_by_node
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from peers import Job, open_rows
+from peers import ROWS_PER_SHARD, Job, Stream, open_rows
 
-PACKAGE, LACKS = "datasets", "the rows of the shuffle buffer are lost at a resume (it says so)"
-NUM_SHARDS, BUFFER = 16, 1000
+PACKAGE, LACKS = "datasets", "probabilities are fixed when it is made"
+BUFFER = 1000
 
 
 def write(source: Path, folder: Path) -> None:
@@ -29,17 +29,22 @@ def write(source: Path, folder: Path) -> None:
     for name, rows in open_rows(source).items():
         features = Features({"tokens": List(Value(rows.dtype.name), length=rows.shape[1])})
         dataset = Dataset.from_dict({"tokens": list(rows)}, features=features)
-        dataset.save_to_disk(str(folder / name), num_shards=min(NUM_SHARDS, len(rows)))
+        dataset.save_to_disk(str(folder / name), num_shards=num_shards(len(rows)))
 
 
-class Interleaved:
+def num_shards(num_rows: int) -> int:
+    """As in the other formats, but never fewer than 8: workers and ranks share them out."""
+    return max(min(8, num_rows), num_rows // ROWS_PER_SHARD)
+
+
+class Interleaved(Stream):
     """In the loader that its documentation names for states; ids as torch tensors."""
 
     def __init__(self, job: Job) -> None:
         parts = []
         for name in job.domains:
             part = load_from_disk(str(job.folder / name))
-            part = part.to_iterable_dataset(num_shards=min(NUM_SHARDS, len(part)))
+            part = part.to_iterable_dataset(num_shards=num_shards(len(part)))
             buffer = job.options.get("buffer", BUFFER)
             parts.append(part.shuffle(seed=job.seed, buffer_size=buffer).repeat(None))
         mixed = interleave_datasets(parts, list(job.weights.values()), seed=job.seed)
@@ -51,12 +56,6 @@ class Interleaved:
 
     def __iter__(self) -> Iterator[Any]:
         return (batch["tokens"].to(self.dtype) for batch in self.loader)
-
-    def state_dict(self) -> Any:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        self.loader.load_state_dict(state)
 
 
 open_stream = Interleaved

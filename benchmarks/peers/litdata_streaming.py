@@ -10,17 +10,16 @@ import torch
 from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset, TokensLoader
 from litdata.streaming.writer import BinaryWriter
 
-from peers import Job, open_rows
+from peers import ROWS_PER_SHARD, Job, Stream, open_rows
 
 PACKAGE, LACKS = "litdata", "ends with the first domain that ends; weights are fixed"
-ROWS_PER_CHUNK = 1024
 
 
 def write(source: Path, folder: Path) -> None:
     """Chunks of tokens, by the writer under `optimize` (which starts a process a domain)."""
     for name, rows in open_rows(source).items():
         (folder / name).mkdir()
-        limit = ROWS_PER_CHUNK * rows.shape[1]
+        limit = ROWS_PER_SHARD * rows.shape[1]
         writer = BinaryWriter(
             str(folder / name), chunk_size=limit, item_loader=TokensLoader(rows.shape[1])
         )
@@ -30,7 +29,7 @@ def write(source: Path, folder: Path) -> None:
         writer.merge()
 
 
-class LitData:
+class LitData(Stream):
     """StreamingDataLoader over a CombinedStreamingDataset, as its README says for weights."""
 
     def __init__(self, job: Job) -> None:
@@ -55,12 +54,6 @@ class LitData:
 
     def __iter__(self) -> Iterator[Any]:
         return (batch.to(self.dtype) for batch in self.loader)
-
-    def state_dict(self) -> Any:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        self.loader.load_state_dict(state)
 
 
 open_stream = LitData

@@ -13,7 +13,7 @@ from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 from torch.utils.data import DataLoader
 
-from peers import Job, open_rows
+from peers import Job, Stream, open_rows
 
 PACKAGE, LACKS = "megatron-core", "the blend is an index of all samples, built before the first one"
 
@@ -27,7 +27,7 @@ def write(source: Path, folder: Path) -> None:
         builder.finalize(str(folder / f"{name}.idx"))
 
 
-class Megatron:
+class Megatron(Stream):
     """The state is the number of consumed samples, as in its training loop."""
 
     def __init__(self, job: Job) -> None:
@@ -36,7 +36,7 @@ class Megatron:
             torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
         prefixes = [str(job.folder / name) for name in job.domains]
         tokenizer = SimpleNamespace(
-            eod=0, pad=1, bos=2, vocab_size=50_000, unique_identifiers={"name": "none"}
+            eod=60_000, pad=60_001, vocab_size=60_002, unique_identifiers={"name": "none"}
         )
         config = GPTDatasetConfig(
             random_seed=job.seed,
@@ -60,17 +60,21 @@ class Megatron:
         size, step = self.job.batch_size, self.job.batch_size * self.job.world_size
         starts = range(self.consumed + self.job.rank * size, len(self.dataset) - step + 1, step)
         batches = [range(start, start + size) for start in starts]
-        loader = DataLoader(
-            self.dataset, batch_sampler=batches, num_workers=self.job.num_workers
-        )
+        loader = DataLoader(self.dataset, batch_sampler=batches, num_workers=self.job.num_workers)
         for batch in loader:
             self.consumed += step
             yield batch["tokens"]
 
     def state_dict(self) -> Any:
+        """Its place."""
         return self.consumed
 
+    def state_at(self, step: int) -> Any:
+        """It counts."""
+        return step * self.job.batch_size * self.job.world_size
+
     def load_state_dict(self, state: Any) -> None:
+        """Goes there."""
         self.consumed = state
 
 

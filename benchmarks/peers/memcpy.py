@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from peers import Job, no_state, open_rows
+from peers import Job, Stream, open_rows
 
 PACKAGE, LACKS = None, "a floor: no draw, no shuffle, no workers"
 
@@ -17,7 +17,7 @@ def write(source: Path, folder: Path) -> None:
     """Reads the marked rows as they are."""
 
 
-class Memcpy:
+class Memcpy(Stream):
     """All rows in memory, one block after the other."""
 
     def __init__(self, job: Job) -> None:
@@ -28,12 +28,6 @@ class Memcpy:
         while True:
             for start in range(0, len(self.rows) - size + 1, size):
                 yield self.rows[start : start + size].astype(dtype)
-
-    def state_dict(self) -> Any:
-        raise no_state("memcpy")
-
-    def load_state_dict(self, state: Any) -> None:
-        raise no_state("memcpy")
 
 
 open_stream = Memcpy

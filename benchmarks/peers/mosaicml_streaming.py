@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import streaming
 import torch
-from streaming import MDSWriter, Stream, StreamingDataLoader, StreamingDataset
+from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
-from peers import Job, open_rows
+from peers import ROWS_PER_SHARD, Job, Stream, open_rows
 
 PACKAGE, LACKS = "mosaicml-streaming", "proportions are fixed for an epoch, whose size it must know"
-ROWS_PER_SHARD = 1024
 
 
 def write(source: Path, folder: Path) -> None:
@@ -26,13 +26,13 @@ def write(source: Path, folder: Path) -> None:
                 out.write({"tokens": np.asarray(row)})
 
 
-class Streaming:
+class Streaming(Stream):
     """StreamingDataset in its own StreamingDataLoader."""
 
     def __init__(self, job: Job) -> None:
         dataset = StreamingDataset(
             streams=[
-                Stream(local=str(job.folder / name), proportion=weight)
+                streaming.Stream(local=str(job.folder / name), proportion=weight)
                 for name, weight in job.weights.items()
             ],
             epoch_size=job.num_rows,
@@ -50,11 +50,10 @@ class Streaming:
     def __iter__(self) -> Iterator[Any]:
         return (batch["tokens"].to(self.dtype) for batch in self.loader)
 
-    def state_dict(self) -> Any:
+    def state_at(self, step: int) -> Any:
+        """Its state is the number of rows that were seen."""
+        self.loader.num_samples_yielded = step * self.loader.batch_size
         return self.loader.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        self.loader.load_state_dict(state)
 
 
 open_stream = Streaming

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import mixstream
+import numpy as np
+
+from mixstream import Loader, open_corpus
 from mixstream.corpus.manifest import index_json, write_json
 from mixstream.corpus.shard import write_shard
+from peers import ROWS_PER_SHARD, Job, Stream, open_rows
 
-from peers import Job, open_rows
-
-PACKAGE, LACKS = "mixstream", "with workers the batch crosses a process boundary as int64"
-ROWS_PER_SHARD = 1024
+PACKAGE, LACKS = "mixstream", "with workers the batch crosses a process boundary"
 
 
 def write(source: Path, folder: Path) -> None:
@@ -21,20 +21,20 @@ def write(source: Path, folder: Path) -> None:
     for name, rows in open_rows(source).items():
         (folder / name).mkdir()
         entries = [
-            write_shard(folder / name / f"shard.{start:08}.mds", rows[start : start + ROWS_PER_SHARD])
+            write_shard(
+                folder / name / f"shard.{start:08}.mds", rows[start : start + ROWS_PER_SHARD]
+            )
             for start in range(0, len(rows), ROWS_PER_SHARD)
         ]
         write_json(folder / name / "index.json", index_json(entries))
 
 
-class Ours:
+class Ours(Stream):
     """A Loader; with `native` its two halves, without workers."""
 
     def __init__(self, job: Job) -> None:
-        import torch  # noqa: F401 (as the Loader does; the first batch should not wait for it)
-
-        corpus = mixstream.open_corpus({name: job.folder / name for name in job.domains})
-        self.loader = mixstream.Loader(
+        corpus = open_corpus({name: job.folder / name for name in job.domains})
+        self.loader = Loader(
             corpus,
             job.weights,
             batch_size=job.batch_size,
@@ -56,11 +56,15 @@ class Ours:
         """Batches that are in flight, and will be delivered as drawn."""
         return self.loader.set_weights(weights).num_batches_in_flight
 
-    def state_dict(self) -> Any:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        self.loader.load_state_dict(state)
+    def state_at(self, step: int) -> Any:
+        """As if each domain had been drawn by its very weight."""
+        state: Any = self.loader.state_dict()
+        row = step * self.loader.batches.batch_size * self.loader.batches.world_size
+        counts = (self.loader.weights * row).astype(np.int64)
+        counts[0] += row - counts.sum()
+        state["batches"]["sampler"] |= {"row": row, "counts": [counts.tolist()]}
+        state["batches"]["step"] = step
+        return state
 
 
 open_stream = Ours

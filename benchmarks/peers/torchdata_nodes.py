@@ -19,7 +19,7 @@ from torchdata.nodes import (
     StopCriteria,
 )
 
-from peers import Job, open_rows
+from peers import Job, Stream, open_rows
 from peers.hand_written import MappedRows
 
 PACKAGE, LACKS = "torchdata", "weights are fixed when the node is made"
@@ -29,7 +29,7 @@ def write(source: Path, folder: Path) -> None:
     """Reads the marked rows as they are."""
 
 
-class Nodes:
+class Nodes(Stream):
     """Rows are read by whole batches, which is the quickest order of the nodes."""
 
     def __init__(self, job: Job) -> None:
@@ -58,12 +58,6 @@ class Nodes:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader)
-
-    def state_dict(self) -> Any:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        self.loader.load_state_dict(state)
 
 
 def _pair(domain: int, row: int) -> tuple[int, int]:

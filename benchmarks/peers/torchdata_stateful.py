@@ -8,7 +8,7 @@ from typing import Any
 
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from peers import Job
+from peers import Job, Stream
 from peers.hand_written import MappedRows, _as_it_is, order_of
 
 PACKAGE, LACKS = "torchdata", "mixes nothing itself: the order is the hand-written one"
@@ -18,7 +18,7 @@ def write(source: Path, folder: Path) -> None:
     """Reads the marked rows as they are."""
 
 
-class Stateful:
+class Stateful(Stream):
     """The loader that keeps its place."""
 
     def __init__(self, job: Job) -> None:
@@ -31,12 +31,6 @@ class Stateful:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.loader)
-
-    def state_dict(self) -> Any:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        self.loader.load_state_dict(state)
 
 
 open_stream = Stateful

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import webdataset as wds
 
-from peers import Job, no_state, open_rows
+from peers import ROWS_PER_SHARD, Job, Stream, open_rows
 
 PACKAGE, LACKS = "webdataset", "no state; a domain needs a shard for each worker of each rank"
-ROWS_PER_SHARD, BUFFER = 256, 1000
+BUFFER = 1000
 
 
 def write(source: Path, folder: Path) -> None:
@@ -29,7 +29,7 @@ def write(source: Path, folder: Path) -> None:
                 out.write({"__key__": f"{number:09}", "bin": row.tobytes()})
 
 
-class Mix:
+class Mix(Stream):
     """Its stages in the order of its documentation; the loader batches inside the workers."""
 
     def __init__(self, job: Job) -> None:
@@ -48,16 +48,10 @@ class Mix:
         mixed = wds.RandomMix(parts, list(job.weights.values()))
         stacked = wds.batched(job.batch_size, collation_fn=partial(_stacked, job.native))
         batches = wds.DataPipeline(mixed, stacked)
-        self.loader = wds.WebLoader(batches, batch_size=None, num_workers=job.num_workers)
+        self.batches = wds.WebLoader(batches, batch_size=None, num_workers=job.num_workers)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader)
-
-    def state_dict(self) -> Any:
-        raise no_state("webdataset")
-
-    def load_state_dict(self, state: Any) -> None:
-        raise no_state("webdataset")
+        return iter(self.batches)
 
 
 def _decoded(dtype: np.dtype[Any], sample: dict[str, bytes]) -> Any:

@@ -1,0 +1,66 @@
+"""One command reruns the page: installs the peers, asks every question, writes tables and a chart.
+
+`python benchmarks/run.py` writes benchmarks/results, README.md and results/peers.png. `--quick`
+proves in minutes that all of it works: it installs nothing, names the peers that are not there, and
+leaves results and README.md as they are. Needs `pip install 'mixstream[bench]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import chart
+import page
+import tables
+from install import HOME, PINNED, install
+from peers import PEERS
+
+HERE = Path(__file__).parent
+ALONE = tables.QUESTIONS  # beside their floors, without peers
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--quick", action="store_true", help="minutes, to see that it works")
+    arguments.add_argument("--only", nargs="*", choices=(*ALONE, *page.QUESTIONS), help="of these")
+    arguments.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="which of them")
+    arguments.add_argument("--home", type=Path, default=HOME, help="their environments")
+    arguments.add_argument("--no-install", action="store_true", help="take what is installed")
+    settings = arguments.parse_args()
+    start = time.perf_counter()
+    if not (settings.quick or settings.no_install):
+        for peer in settings.peers:
+            print(
+                f"{peer:<20} {install(peer, settings.home) or ', '.join(PINNED[peer])}", flush=True
+            )
+    asked = settings.only or (*ALONE, *page.QUESTIONS)
+    with tempfile.TemporaryDirectory() as scratch:
+        results = Path(scratch) if settings.quick else HERE / "results"
+        failed = [name for name in asked if not answered(name, results, settings)]
+        if {"throughput", "fidelity"} <= set(asked) - set(failed):
+            chart.main(results)
+        if not settings.quick:
+            tables.main()
+            page.main()
+    print(f"\n{len(asked) - len(failed)} questions in {(time.perf_counter() - start) / 60:.1f} min")
+    if failed:
+        raise SystemExit(f"no answer to {', '.join(failed)}")
+
+
+def answered(name: str, results: Path, settings: argparse.Namespace) -> bool:
+    """Asks one question in a process of its own; whether it wrote its results."""
+    command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(results / f"{name}.json")]
+    command += ["--quick"] if settings.quick else []
+    if name in page.QUESTIONS:
+        command += ["--home", str(settings.home), "--peers", *settings.peers]
+    print(f"\n== {name}", flush=True)
+    return subprocess.run(command).returncode == 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""From opening to the first batch: time and peak memory, at the start and at the middle of a run.
+
+10^4 to 10^9 rows over four domains, and 10^6 rows over 1 to 4,096. Large corpora are linked (see
+linked_corpus.py): ours and MosaicML Streaming read the same MDS shards, the others the same sparse
+arrays; peers with formats of their own are measured up to the size that they wrote. Imports are not
+counted. No process may take more than 4 GiB above them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from linked_corpus import write_linked
+from marked_rows import write_marked
+from peers import OURS, Job
+from side_by_side import Contest, Page, median, peer_parser, spread
+
+SEQ_LEN, BATCH_SIZE, LIMIT_BYTES = 16, 32, 4 << 30
+LINKED = (  # what reads MDS or .npy as it lies
+    OURS,
+    "mosaicml_streaming",
+    "hand_written",
+    "torchdata_nodes",
+    "torchdata_stateful",
+    "grain_map",
+)
+COLUMNS = ["rows", "domains", "contender", "from", "ms", "spread", "peak MiB above imports"]
+
+
+def main() -> None:
+    settings = peer_parser(__doc__ or "").parse_args()
+    page = Page("start")
+    page.table("From opening to the first batch", COLUMNS)
+    written = 10**4 if settings.quick else 10**5
+    sizes = [(written, 4)]
+    sizes += [(10**6, 4)] if settings.quick else [(10**n, 4) for n in range(4, 10)]
+    sizes += [] if settings.quick else [(10**6, 1), (10**6, 64), (10**6, 4096)]
+    with tempfile.TemporaryDirectory() as folder:
+        contest = Contest(page, Path(folder), (OURS, *settings.peers), settings.home, 60.0)
+        for place, (num_rows, num_domains) in enumerate(sizes):
+            corpus = Path(folder) / "corpus"
+            linked = place > 0
+            jobs = jobs_over(contest, corpus, num_rows, num_domains, linked=linked)
+            for middle in (False,) if settings.quick and linked else (False, True):
+                started(contest, jobs, middle=middle, rounds=1 if settings.quick else 3)
+            shutil.rmtree(corpus)
+    if settings.json:
+        page.write(settings.json, " ".join(["python", *sys.argv]))
+
+
+def jobs_over(
+    contest: Contest, corpus: Path, num_rows: int, num_domains: int, *, linked: bool
+) -> dict[str, Job]:
+    """A corpus of that size, and the jobs of those who can read it."""
+    names = [f"d{index:04}" for index in range(num_domains)]
+    weights = dict.fromkeys(names, 1 / num_domains)
+    source = corpus / "source"
+    if linked:
+        write_linked(corpus, num_rows, num_domains, seq_len=SEQ_LEN)
+        able = [name for name in contest.names if name in LINKED]
+    else:
+        write_marked(source, dict.fromkeys(names, num_rows // num_domains), seq_len=SEQ_LEN)
+        able = contest.write(source, weights=weights, seq_len=SEQ_LEN)
+    jobs = {}
+    for name in able:
+        num_steps = num_rows // BATCH_SIZE
+        job = contest.job(name, source, weights=weights, seq_len=SEQ_LEN, num_steps=num_steps)
+        jobs[name] = replace(job, folder=corpus) if linked else job
+    return jobs
+
+
+def started(contest: Contest, jobs: dict[str, Job], *, middle: bool, rounds: int) -> None:
+    """A line a contender; who fails at a size is named with the reason."""
+    jobs = dict(jobs)
+    states: dict[str, str] = {}
+    if middle:
+        for name, job in list(jobs.items()):
+            path = contest.work / f"state-{name}"
+            arguments = {"save_state": str(path), "limit_bytes": LIMIT_BYTES}
+            if contest.run(name, "state_at_middle", job, **arguments) is None:
+                del jobs[name]
+            states[name] = str(path)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    for number in range(rounds):
+        for name in list(found)[:: 1 if number % 2 == 0 else -1]:
+            state = states.get(name)
+            run = contest.run(name, "first_batch", jobs[name], state=state, limit_bytes=LIMIT_BYTES)
+            if run is None:
+                del found[name]
+            else:
+                found[name].append(run)
+    for name, runs in found.items():
+        job = jobs[name]
+        contest.page.add(
+            job.num_rows,
+            len(job.weights),
+            name,
+            "the middle" if middle else "the start",
+            median(runs, "seconds") * 1e3,
+            spread([run["seconds"] for run in runs]),
+            round(median(runs, "peak_bytes") / 2**20, 1),
+        )
+
+
+if __name__ == "__main__":
+    main()
