@@ -11,7 +11,20 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["draw", "gather", "loader", "step", "constant_cost"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "constant_cost",
+        "convert",
+        "draw",
+        "gather",
+        "loader",
+        "ring",
+        "run_log",
+        "step",
+        "tokenizer_backends",
+    ],
+)
 def test_a_benchmark_runs_and_prints_each_line_that_it_writes(name, tmp_path):
     results = tmp_path / "results.json"
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--json", str(results)]

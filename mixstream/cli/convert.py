@@ -42,7 +42,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add = parser.add_argument
     parser.set_defaults(late=_late_output)
     add("raw", nargs="?", metavar="RAW", help="folder with a sub-folder for each domain")
-    add("out", metavar="OUT", help="the corpus: a new or empty folder, or one left unfinished")
+    add("out", metavar="OUT", help="the corpus: a folder or s3:// URL, new or left unfinished")
     add("--recipe", metavar="FILE", help="TOML file with these options; the command line wins")
     add(
         "--domain",
@@ -63,8 +63,17 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--unit-bytes", type=int, metavar="N", help="input bytes a unit of work; default: 128 MiB")
     add("--max-document-bytes", type=int, metavar="N", help="drop longer ones; default: 128 MiB")
     add("--on-bad-document", choices=("skip", "raise"), help="default: skip, and count")
+    add("--provenance", action="store_true", default=None, help="note where documents stand")
+    add("--id-field", metavar="NAME", help="with --provenance: a document's name; default: id")
+    add("--dedup", choices=("exact",), help="drop documents whose text was there before")
+    add("--append", action="store_true", default=None, help="add new files to a finished corpus")
+    add("--check", choices=("size", "time", "content"), help="how changed inputs are told")
+    add("--drop-domain", metavar="NAME", help="take a domain out of a finished corpus, no more")
     add("--workers", type=int, metavar="N", help="processes; default: one for each core")
     add("--memory", type=num_bytes, metavar="N", help="of all processes; default: 3/4 of all")
+    add("--engine", choices=("local", "ray"), help="processes here (default), or a Ray cluster")
+    add("--address", metavar="A", help="of the Ray cluster; default: RAY_ADDRESS, or one here")
+    add("--work-folder", metavar="DIR", help="of a remote OUT: what is not uploaded yet")
     add("--json", action="store_true", help="print the report as JSON")
     add("--quiet", action="store_true", help="print nothing but errors (and --json)")
     parser.set_defaults(run=run)
@@ -75,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
     from mixstream.corpus.convert import convert
     from mixstream.corpus.recipe import read_recipe
 
+    if options.drop_domain is not None:
+        return _drop(options)
     settings: dict[str, Any] = read_recipe(Path(options.recipe)) if options.recipe else {}
     given = {
         name: value
@@ -88,7 +99,8 @@ def run(options: argparse.Namespace) -> int:
             f"RAW is {options.raw!r}, but the [domains] of {options.recipe} have places of their "
             f"own; leave RAW out, or name the domains here: --domain NAME=GLOB."
         )
-    settings = {"raw": None, "workers": num_cores()} | settings | given
+    workers = {} if options.engine == "ray" else {"workers": num_cores()}
+    settings = {"raw": None} | workers | settings | given
     for key in ("tokenizer", "seq_len"):
         if key not in settings:
             raise RecipeError(f"no {key}; give --{key.replace('_', '-')}, or {key} in a recipe.")
@@ -114,7 +126,24 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-_NO_SETTINGS = ("run", "late", "recipe", "domain", "quiet", "json", "out")
+_NO_SETTINGS = ("run", "late", "recipe", "domain", "quiet", "json", "out", "drop_domain")
+
+
+def _drop(options: argparse.Namespace) -> int:
+    from mixstream.corpus.drop import drop_domain
+
+    others = {
+        name: value
+        for name, value in vars(options).items()
+        if value is not None and name not in (*_NO_SETTINGS, "json", "quiet")
+    }
+    if others:
+        raise RecipeError(
+            f"--drop-domain takes a domain out and does nothing else; leave out "
+            f"{', '.join(others)}."
+        )
+    drop_domain(options.out, options.drop_domain)
+    return 0
 
 
 def report_json(report: ConversionReport) -> dict[str, object]:

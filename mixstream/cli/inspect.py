@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from mixstream.cli.arguments import at_least
 from mixstream.cli.table import table
-from mixstream.errors import RecipeError
+from mixstream.errors import RecipeError, ShardError
 
 if TYPE_CHECKING:
     from mixstream.corpus.corpus import Corpus
     from mixstream.corpus.tokenizers import Tokenizer
 
-__all__ = ["add_command", "domain_table"]
+__all__ = ["add_command", "domain_table", "piece_table", "print_row"]
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,6 +34,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--end-of-text", metavar="TOKEN", help="as it was given to convert, for that tokenizer"
     )
+    parser.add_argument(
+        "--row", metavar="DOMAIN:ROW", help="the documents in a row, and where they came from"
+    )
     parser.add_argument("--cache", metavar="DIR", help="where compressed shards are opened to")
     parser.add_argument("--domain", metavar="NAME", help="show rows of this domain alone")
     parser.set_defaults(run=run)
@@ -44,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
     from mixstream.corpus.corpus import open_corpus
 
     corpus = open_corpus(options.corpus, cache=options.cache)
+    if options.row is not None:
+        print_row(corpus, options.row, _tokenizer(corpus, options.tokenizer, options.end_of_text))
+        return 0
     print(_headline(corpus))
     print(domain_table(corpus))
     if options.show:
@@ -74,6 +80,41 @@ def domain_table(corpus: Corpus) -> str:
     header = ["domain", "documents", "rows", "tokens", "padding", "text bytes", "shards",
               "shard bytes", "dropped", "for"]  # fmt: skip
     return table(header, lines)
+
+
+def print_row(corpus: Corpus, address: str, tokenizer: Tokenizer | None) -> None:
+    """The documents in a row, and its text where a tokenizer is known."""
+    domain, _, number = address.rpartition(":")
+    if not (domain and number.isascii() and number.isdigit()):
+        raise RecipeError(f"--row {address!r} is not DOMAIN:ROW, as in web:123456.")
+    ids = corpus.row(domain, int(number))
+    print(piece_table(corpus, domain, int(number)))
+    if tokenizer is not None:
+        print(tokenizer.decode(ids.astype("uint32")))
+
+
+def piece_table(corpus: Corpus, domain: str, row: int) -> str:
+    """A line for each document in a row: its columns, and where it came from.
+
+    Raises:
+        ShardError: the corpus has no provenance, or is not a local one.
+    """
+    from pathlib import Path
+
+    from mixstream.corpus.provenance import PROVENANCE, pieces_of_row
+
+    if corpus.path is None or "://" in corpus.path or corpus.manifest is None:
+        raise ShardError(
+            f"provenance is read from a converted corpus in a local folder, not from "
+            f"{corpus.path or 'several folders'}; copy {PROVENANCE} of domain {domain!r} and its "
+            f"corpus here."
+        )
+    lines: list[list[object]] = [
+        [piece.start, piece.length, piece.file, piece.record, piece.document_id or "",
+         "begins here" if piece.offset == 0 else f"from its id {piece.offset:,} on"]
+        for piece in pieces_of_row(Path(corpus.path) / domain / PROVENANCE, row)
+    ]  # fmt: skip
+    return table(["column", "ids", "file", "record", "id", "document"], lines)
 
 
 def _headline(corpus: Corpus) -> str:

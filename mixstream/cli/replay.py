@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,17 @@ def _print_rows(
     for step, row, (domain, number) in lines:
         print(step, row, names[domain], number, sep="\t")
         if corpus is not None and tokenizer is not None:
+            _print_origins(corpus, names[domain], number)
             print(tokenizer.decode(corpus.row(domain, number).astype(np.uint32)), end="\n\n")
+
+
+def _print_origins(corpus: Corpus, domain: str, row: int) -> None:
+    """Where the documents in a row came from, if the corpus was converted with --provenance."""
+    from mixstream.cli.inspect import piece_table
+    from mixstream.corpus.provenance import PROVENANCE
+
+    if corpus.path is not None and (Path(corpus.path) / domain / PROVENANCE).is_file():
+        print(piece_table(corpus, domain, row))
 
 
 def _print_sightings(found: Run, options: argparse.Namespace) -> None:

@@ -12,7 +12,9 @@ from typing import TypeAlias
 
 import orjson
 
+from mixstream.corpus.base import Base
 from mixstream.corpus.index import index_json, read_index
+from mixstream.corpus.inputs import INPUTS, Inputs, write_inputs
 from mixstream.corpus.jsonfile import Json, write_json
 from mixstream.corpus.manifest import (
     DomainEntry,
@@ -22,6 +24,7 @@ from mixstream.corpus.manifest import (
     write_manifest,
 )
 from mixstream.corpus.plan import Unit, file_status
+from mixstream.corpus.provenance import PROVENANCE, UnitPieces, join_pieces
 from mixstream.corpus.recipe import Recipe
 from mixstream.corpus.shard import ShardEntry, sync_folder
 from mixstream.corpus.shard_writer import shard_name
@@ -29,22 +32,46 @@ from mixstream.corpus.tokenizers import Tokenizer, described
 from mixstream.corpus.unit import UnitReport
 from mixstream.errors import ShardError
 
-__all__ = ["FinishedUnits", "described_recipe", "move_into_place", "plan_moves"]
+__all__ = [
+    "FinishedUnits",
+    "described_recipe",
+    "grouped_moves",
+    "move_into_place",
+    "plan_moves",
+    "unit_pieces",
+]
 
 FinishedUnits: TypeAlias = dict[str, list[tuple[Unit, UnitReport]]]
 """Each domain's units in order, with their reports."""
 
 
-def plan_moves(recipe: Recipe, finished: FinishedUnits, work: Path) -> None:
+def plan_moves(
+    recipe: Recipe,
+    finished: FinishedUnits,
+    work: Path,
+    *,
+    inputs: Inputs,
+    base: Base | None = None,
+    more: Sequence[tuple[str, str]] = (),
+) -> None:
     """Writes what comes last (indexes, manifest), then `commit.json`: which file goes where.
 
     The order of the moves is the promise: shards, then the index of each domain, then corpus.json.
+
+    Args:
+        recipe: what was converted.
+        finished: its units.
+        work: the work folder.
+        inputs: all raw files of the corpus.
+        base: the corpus that the units are appended to.
+        more: other moves, of files that come between the indexes and corpus.json.
     """
     shards: list[tuple[str, str]] = []
     indexes: list[tuple[str, str]] = []
-    contents = {}
+    contents = {} if base is None else base.contents()
     for domain, parts in finished.items():
-        entries: list[ShardEntry] = []
+        entries = [] if base is None else base.entries(domain)
+        first_row = sum(entry.num_rows for entry in entries)
         for unit, report in parts:
             for entry in report.shards:
                 final = _renamed(entry, shard_name(len(entries)))
@@ -53,23 +80,45 @@ def plan_moves(recipe: Recipe, finished: FinishedUnits, work: Path) -> None:
                 shards.append((f"{unit.digest}/{source.name}", f"{domain}/{target.name}"))
         folder = work / "final" / domain
         folder.mkdir(parents=True, exist_ok=True)
+        if recipe.rows.provenance:
+            before = None if base is None else base.provenance(domain)
+            pieces = unit_pieces(recipe.files[domain], parts, work, first_row=first_row)
+            join_pieces(folder / PROVENANCE, pieces, before=before)
+            indexes.append((f"final/{domain}/{PROVENANCE}", f"{domain}/{PROVENANCE}"))
         write_json(folder / "index.json", index_json(entries))
         contents[domain] = read_index(folder).contents()
         indexes.append((f"final/{domain}/index.json", f"{domain}/index.json"))
-    write_manifest(work / "final", _manifest(recipe, finished, contents))
-    moves = [*shards, *indexes, ("final/corpus.json", "corpus.json")]
+    manifest = _manifest(recipe, finished, contents)
+    if base is not None:
+        manifest = base.grown(manifest, inputs)
+    write_manifest(work / "final", manifest)
+    write_inputs(work / "final" / INPUTS, inputs)
+    last = [(f"final/{INPUTS}", INPUTS), ("final/corpus.json", "corpus.json")]
+    moves = [*shards, *indexes, *more, *last]
     write_json(work / "commit.json", {"moves": [list(move) for move in moves]})
+
+
+def grouped_moves(work: Path) -> list[list[tuple[str, str]]]:
+    """What `commit.json` says: (source in `work`, target) of each file, in groups.
+
+    A group must be in place before the next begins.
+    """
+    moves = orjson.loads((work / "commit.json").read_bytes())["moves"]
+    kinds = (".mds", ".mds.zst", ".parquet", "/index.json", ".bin", INPUTS, "corpus.json")
+    return [
+        [(source, target) for source, target in moves if target.endswith(kind)] for kind in kinds
+    ]
 
 
 def move_into_place(out: Path, work: Path) -> None:
     """Gives every file its final name; done once more after a kill, it goes on."""
-    moves = orjson.loads((work / "commit.json").read_bytes())["moves"]
-    for folder in sorted({(out / target).parent for _, target in moves}):
+    groups = grouped_moves(work)
+    for folder in sorted({(out / target).parent for moves in groups for _, target in moves}):
         folder.mkdir(exist_ok=True)
     sync_folder(out)  # a folder's own name is safe before the first shard leaves the work folder
-    for kind in (".mds", ".mds.zst", "/index.json", "corpus.json"):
+    for moves in groups:
         folders = set()
-        for source, target in (move for move in moves if move[1].endswith(kind)):
+        for source, target in moves:
             try:
                 os.replace(work / source, out / target)
             except FileNotFoundError as error:
@@ -151,3 +200,32 @@ def described_recipe(recipe: Recipe) -> dict[str, Json]:
             digest.update(os.fsencode(name) + f"\0{size}\0".encode())
         inputs[domain] = {"files": len(files), "bytes": sum(sizes), "digest": digest.hexdigest()}
     return {**recipe.rows.described(), "unit_bytes": recipe.unit_bytes, "inputs": inputs}
+
+
+def unit_pieces(
+    files: Sequence[tuple[str, Path]],
+    parts: Sequence[tuple[Unit, UnitReport]],
+    work: Path,
+    *,
+    first_row: int = 0,
+) -> list[UnitPieces]:
+    """Where a domain's units noted their pieces, and what they count from."""
+    names = {path: name for name, path in files}
+    records: Counter[Path] = Counter()  # of the parts of each file so far
+    found = []
+    for unit, report in parts:
+        before = []
+        for part, num_records in zip(unit.parts, report.records, strict=True):
+            before.append(records[part.path])
+            records[part.path] += num_records
+        found.append(
+            UnitPieces(
+                path=work / unit.digest / PROVENANCE,
+                first_row=first_row,
+                files=[os.fsencode(names[part.path]).decode(errors="replace")
+                       for part in unit.parts],
+                records_before=before,
+            )
+        )  # fmt: skip
+        first_row += report.rows
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,19 @@ class ShardIndex:
             compression=self.compressions[shard].decode() or None,
             columns=self.columns,
         )
+
+    def first_rows(self, num_rows: int) -> ShardIndex:
+        """The index of the first shards, if so many rows fill them; else this one."""
+        ends = np.concatenate([[0], np.cumsum(self.num_rows)])
+        num_shards = int(np.searchsorted(ends, num_rows))
+        if num_shards >= len(ends) - 1 or ends[num_shards] != num_rows:
+            return self
+        arrays = {
+            each.name: getattr(self, each.name)[:num_shards]
+            for each in fields(self)
+            if each.name not in ("folder", "columns")
+        }
+        return replace(self, **arrays)
 
     @property
     def stored_bytes(self) -> int:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import orjson
 
-from mixstream.corpus.records import BadRecord, TextBatch, too_long, utf8_fault
+from mixstream.corpus.records import BadRecord, TextBatch, document_id, too_long, utf8_fault
 
 __all__ = ["jsonl_batches"]
 
@@ -22,7 +22,7 @@ _Fault: TypeAlias = tuple[str, str]
 
 
 def jsonl_batches(
-    chunks: Iterable[bytes], text_field: str, max_document_bytes: int
+    chunks: Iterable[bytes], text_field: str, max_document_bytes: int, id_field: str | None = None
 ) -> Iterator[TextBatch]:
     """A batch for each chunk of lines, about as many bytes.
 
@@ -30,16 +30,20 @@ def jsonl_batches(
         chunks: the bytes of the file.
         text_field: the key that holds the text.
         max_document_bytes: a longer line is read past without being held in memory.
+        id_field: the key that says what a record is called; None where nobody asks.
     """
     for block in _blocks(chunks, max_document_bytes):
         if isinstance(block, int):
             yield TextBatch([], [], [too_long(1, block, max_document_bytes)], 1)
             continue
-        texts = _plain_texts(block, text_field)
-        if texts is not None and max(map(len, block)) <= max_document_bytes:
-            yield TextBatch(texts, range(1, len(block) + 1), [], len(block))
+        if id_field is None:
+            texts, ids = _plain_texts(block, text_field), None
         else:
-            yield _examined(block, text_field, max_document_bytes)
+            texts, ids = _plain_texts_and_ids(block, text_field, id_field)
+        if texts is not None and max(map(len, block)) <= max_document_bytes:
+            yield TextBatch(texts, range(1, len(block) + 1), [], len(block), ids)
+        else:
+            yield _examined(block, text_field, max_document_bytes, id_field)
 
 
 def _blocks(chunks: Iterable[bytes], max_bytes: int) -> Iterator[list[bytes] | int]:
@@ -81,9 +85,24 @@ def _plain_texts(lines: Sequence[bytes], text_field: str) -> list[bytes] | None:
     return texts if all(texts) else None
 
 
-def _examined(lines: Sequence[bytes], text_field: str, max_bytes: int) -> TextBatch:
+def _plain_texts_and_ids(
+    lines: Sequence[bytes], text_field: str, id_field: str
+) -> tuple[list[bytes] | None, list[str | None]]:
+    """The same, and what each record is called."""
+    try:
+        objects = [orjson.loads(line) for line in lines]
+        texts = [each[text_field].encode() for each in objects]
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None, []
+    return texts if all(texts) else None, [document_id(each.get(id_field)) for each in objects]
+
+
+def _examined(
+    lines: Sequence[bytes], text_field: str, max_bytes: int, id_field: str | None
+) -> TextBatch:
     """Each line by itself."""
     texts: list[bytes] = []
+    ids: list[str | None] = []
     records: list[int] = []
     bad: list[BadRecord] = []
     for record, line in enumerate(lines, start=1):
@@ -94,9 +113,17 @@ def _examined(lines: Sequence[bytes], text_field: str, max_bytes: int) -> TextBa
             if isinstance(text, bytes):
                 texts.append(text)
                 records.append(record)
+                if id_field is not None:
+                    named = json.loads(line, parse_int=_int_or_none)
+                    ids.append(document_id(named.get(id_field)))
             else:
                 bad.append(BadRecord(record, *text))
-    return TextBatch(texts, records, bad, len(lines))
+    return TextBatch(texts, records, bad, len(lines), None if id_field is None else ids)
+
+
+def _int_or_none(digits: str) -> int | None:
+    """Python makes no int of more than 4,300 digits, and orjson none of more than 20."""
+    return int(digits) if len(digits) <= 20 else None
 
 
 def _text(line: bytes, text_field: str) -> bytes | _Fault:

@@ -94,6 +94,9 @@ class Manifest:
     """The settings of the conversion, as the conversion states them."""
     domains: Mapping[str, DomainEntry]
     fingerprint: str
+    history: Sequence[Json] = ()
+    """What the corpus was before it was appended to or lost a domain, oldest first: fingerprint,
+    and for each domain the number of shards and rows, of which the corpus still has the first."""
 
 
 def fingerprint(
@@ -123,6 +126,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     The keys of a JSON object have no order that survives every tool, so `domain_order` states it.
     """
     value = asdict(manifest) | {"format": FORMAT, "domain_order": list(manifest.domains)}
+    if not manifest.history:
+        del value["history"]
     write_json(folder / "corpus.json", value)
 
 
@@ -151,6 +156,7 @@ def manifest_of(top: Mapping[str, object], where: str) -> Manifest:
         recipe=wanted(top, "recipe", dict, where),
         domains=_domains(top, where),
         fingerprint=wanted(top, "fingerprint", str, where),
+        history=tuple(wanted({"history": [], **top}, "history", list, where)),
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mixstream.arrays import Counts, Rows, Tokens
 from mixstream.corpus.best_fit import best_fit_bins, rows_of_bins
+from mixstream.corpus.places import OnPlaces, bin_places, concat_places, pad_places
 from mixstream.errors import RecipeError
 
 __all__ = [
@@ -73,6 +74,7 @@ def open_packer(
     *,
     window_tokens: int | None = None,
     dtype: DTypeLike = np.uint32,
+    on_places: OnPlaces | None = None,
 ) -> Packer:
     """The packer of that name, one of POLICIES.
 
@@ -82,6 +84,7 @@ def open_packer(
         end_id: the tokenizer's end-of-text id.
         window_tokens: see BestFitPacker; None is its default.
         dtype: of the rows; it holds every id.
+        on_places: takes where each piece stands, before its row is given.
 
     Raises:
         RecipeError: unknown name, seq_len or window_tokens below 1, or window_tokens for another
@@ -91,13 +94,16 @@ def open_packer(
         raise RecipeError(f"packing is {name!r}; mixstream has {', '.join(map(repr, POLICIES))}.")
     if name == "best_fit":
         window = DEFAULT_WINDOW_TOKENS if window_tokens is None else window_tokens
-        return BestFitPacker(seq_len, end_id, window_tokens=window, dtype=dtype)
+        return BestFitPacker(
+            seq_len, end_id, window_tokens=window, dtype=dtype, on_places=on_places
+        )
     if window_tokens is not None:
         raise RecipeError(
             f"the packing window is {window_tokens}, but packing {name!r} has no window. "
             f"Leave it out, or set packing to 'best_fit'."
         )
-    return (ConcatPacker if name == "concat" else PadPacker)(seq_len, end_id, dtype=dtype)
+    kind = ConcatPacker if name == "concat" else PadPacker
+    return kind(seq_len, end_id, dtype=dtype, on_places=on_places)
 
 
 class ConcatPacker:
@@ -112,10 +118,18 @@ class ConcatPacker:
     [array([[8, 0, 0, 0]], dtype=uint32)]
     """
 
-    def __init__(self, seq_len: int, end_id: int, *, dtype: DTypeLike = np.uint32) -> None:
+    def __init__(
+        self,
+        seq_len: int,
+        end_id: int,
+        *,
+        dtype: DTypeLike = np.uint32,
+        on_places: OnPlaces | None = None,
+    ) -> None:
         _check_at_least_one("seq_len", seq_len)
         self._seq_len, self._end_id = seq_len, end_id
         self._rest: Rows = np.empty(0, dtype)
+        self._on_places, self._num_rows = on_places, 0
         self.num_cut = 0
 
     def pack(self, ids: Tokens, lengths: Counts) -> Iterator[Rows]:
@@ -124,10 +138,14 @@ class ConcatPacker:
         ends = len(self._rest) + np.cumsum(lengths)
         rows = (ends - lengths) // self._seq_len, (ends - 1) // self._seq_len
         self.num_cut += int(np.count_nonzero(rows[0] != rows[1]))
+        if self._on_places is not None:
+            first_token = self._num_rows * self._seq_len + len(self._rest)
+            self._on_places(concat_places(lengths, first_token, self._seq_len))
         held = np.concatenate([self._rest, ids], dtype=self._rest.dtype, casting="unsafe")
         num_whole = len(held) // self._seq_len * self._seq_len
         self._rest = held[num_whole:].copy()  # a view would keep all of `held` alive
         if num_whole:
+            self._num_rows += num_whole // self._seq_len
             yield held[:num_whole].reshape(-1, self._seq_len)
 
     def flush(self) -> Iterator[Rows]:
@@ -136,6 +154,7 @@ class ConcatPacker:
             row = np.full((1, self._seq_len), self._end_id, self._rest.dtype)
             row[0, : len(self._rest)] = self._rest
             self._rest = self._rest[:0]
+            self._num_rows += 1
             yield row
 
 
@@ -149,9 +168,17 @@ class PadPacker:
            [0, 0, 0]], dtype=uint32)]
     """
 
-    def __init__(self, seq_len: int, end_id: int, *, dtype: DTypeLike = np.uint32) -> None:
+    def __init__(
+        self,
+        seq_len: int,
+        end_id: int,
+        *,
+        dtype: DTypeLike = np.uint32,
+        on_places: OnPlaces | None = None,
+    ) -> None:
         _check_at_least_one("seq_len", seq_len)
         self._seq_len, self._end_id, self._dtype = seq_len, end_id, np.dtype(dtype)
+        self._on_places, self._num_rows = on_places, 0
         self.num_cut = 0
 
     def pack(self, ids: Tokens, lengths: Counts) -> Iterator[Rows]:
@@ -159,6 +186,9 @@ class PadPacker:
         _check_documents(ids, lengths, self._end_id)
         self.num_cut += int(np.count_nonzero(lengths > self._seq_len))
         starts, sizes = _pieces(lengths, self._seq_len)
+        if self._on_places is not None:
+            self._on_places(pad_places(lengths, self._num_rows, self._seq_len))
+        self._num_rows += len(sizes)
         rows_per_block = max(1, _BLOCK_BYTES // (self._seq_len * self._dtype.itemsize))
         for first in range(0, len(sizes), rows_per_block):
             some = slice(first, first + rows_per_block)
@@ -202,6 +232,7 @@ class BestFitPacker:
         *,
         window_tokens: int = DEFAULT_WINDOW_TOKENS,
         dtype: DTypeLike = np.uint32,
+        on_places: OnPlaces | None = None,
     ) -> None:
         _check_at_least_one("seq_len", seq_len)
         _check_at_least_one("packing_window", window_tokens)
@@ -211,6 +242,7 @@ class BestFitPacker:
         self._ids: Rows = np.empty(0, dtype)  # kept from window to window: new memory is slow
         self._lengths: list[Counts] = []
         self._num_held = 0
+        self._on_places, self._num_rows = on_places, 0
         self.num_cut = 0
 
     def pack(self, ids: Tokens, lengths: Counts) -> Iterator[Rows]:
@@ -245,6 +277,9 @@ class BestFitPacker:
         self._lengths, self._num_held = [], 0
         _, sizes = _pieces(lengths, self._seq_len)
         bins = best_fit_bins(sizes, self._seq_len)
+        if self._on_places is not None:
+            self._on_places(bin_places(lengths, bins, self._num_rows, self._seq_len))
+        self._num_rows += int(bins.max()) + 1
         yield rows_of_bins(self._ids, num_ids, sizes, bins, self._seq_len)  # they end with end_id
 
 

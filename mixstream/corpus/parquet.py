@@ -6,12 +6,13 @@ in pages with a checksum (pyarrow writes those on request only).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from mixstream.corpus.files import Meter, described, read_pieces, shown
-from mixstream.corpus.records import BadRecord, TextBatch, too_long, utf8_fault
+from mixstream.corpus.records import BadRecord, TextBatch, document_id, too_long, utf8_fault
 from mixstream.errors import SourceError
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ MAX_BATCH_ROWS = 2_048
 
 
 def parquet_batches(
-    path: Path, column: str, max_document_bytes: int, meter: Meter | None = None
+    path: Path,
+    column: str,
+    max_document_bytes: int,
+    meter: Meter | None = None,
+    id_column: str | None = None,
 ) -> Iterator[TextBatch]:
     """The values of one column in the order of the file.
 
@@ -45,16 +50,26 @@ def parquet_batches(
         # a Python stream, because Arrow opens no name that is not UTF-8
         with path.open("rb") as stream, _opened(path, stream) as file:
             kind = _checked_type(path, file.schema_arrow, column)
-            for batch in _batches(file, column):
-                values = batch.column(0).cast(kind)
+            found_ids = [name for name in file.schema_arrow.names if name == id_column]
+            has_ids = len(found_ids) == 1  # none: nobody is named
+            for batch in _batches(file, [column, *found_ids] if has_ids else [column]):
+                values = batch.column(column).cast(kind)
+                named = batch.column(id_column).to_pylist() if has_ids else [None] * len(values)
                 record += len(values)
                 if meter is not None:  # the file's bytes in step with its values
                     share = record / file.metadata.num_rows
                     meter.num_bytes = before + int(path.stat().st_size * share)
                 if _are_plain(values, max_document_bytes):
-                    yield TextBatch(values.to_pylist(), range(1, len(values) + 1), [], len(values))
+                    found = TextBatch(
+                        values.to_pylist(), range(1, len(values) + 1), [], len(values)
+                    )
                 else:
-                    yield _examined(values.to_pylist(), column, max_document_bytes)
+                    found = _examined(values.to_pylist(), column, max_document_bytes)
+                if id_column is None:
+                    yield found
+                else:
+                    ids = [document_id(named[record - 1]) for record in found.records]
+                    yield replace(found, ids=ids)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(
             f"{shown(path)}: damaged parquet after record {record:,}, the last that could be read "
@@ -159,7 +174,7 @@ def _checked_type(path: Path, schema: pa.Schema, column: str) -> pa.DataType:
     return pa.large_binary()
 
 
-def _batches(file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Batches whose size follows the file's own mean of bytes a row."""
     groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
     row_bytes = max(
@@ -168,6 +183,6 @@ def _batches(file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
     num_rows = max(1, min(MAX_BATCH_ROWS, TARGET_BATCH_BYTES // max(row_bytes, 1)))
     # use_threads: a pool of Arrow's would not survive the fork of a worker
     batches: Iterator[pa.RecordBatch] = file.iter_batches(
-        batch_size=num_rows, columns=[column], use_threads=False
+        batch_size=num_rows, columns=list(dict.fromkeys(columns)), use_threads=False
     )
     return batches

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from mixstream.corpus.files import shown
 
-__all__ = ["REASONS", "BadRecord", "FilePart", "TextBatch", "place", "too_long", "utf8_fault"]
+__all__ = [
+    "REASONS",
+    "BadRecord",
+    "FilePart",
+    "TextBatch",
+    "document_id",
+    "place",
+    "too_long",
+    "utf8_fault",
+]
 
 REASONS = (
     "empty",  # the text is ""; white space alone is a text and is kept
@@ -20,6 +29,7 @@ REASONS = (
     "text_not_a_string",
     "too_long",  # more than max_document_bytes
     "no_tokens",  # the tokenizer made no id of it; convert counts these
+    "duplicate",  # an earlier document has the same text; convert --dedup exact counts these
 )
 """Why a document is bad: every reason there is."""
 
@@ -63,6 +73,8 @@ class TextBatch:
     """The records that give no text; blank lines of jsonl are neither here nor there."""
     num_records: int
     """How many records of the part this batch goes past."""
+    ids: Sequence[str | None] | None = None
+    """What each text's record is called; None where nobody asked."""
 
 
 def place(path: Path, record: int) -> str:
@@ -71,6 +83,11 @@ def place(path: Path, record: int) -> str:
     if name.endswith(".parquet"):
         return f"{shown(path)} record {record}"
     return f"{shown(path)}:{record}" if ".jsonl" in name[-10:] else shown(path)
+
+
+def document_id(value: object) -> str | None:
+    """What a record says it is called: a string or a whole number; None for anything else."""
+    return str(value) if isinstance(value, str) or type(value) is int else None
 
 
 def too_long(record: int, num_bytes: int, max_bytes: int) -> BadRecord:

@@ -136,6 +136,7 @@ def read_batches(
     text_field: str = "text",
     max_document_bytes: int = 128 * 2**20,
     meter: Meter | None = None,
+    id_field: str | None = None,
 ) -> Iterator[TextBatch]:
     r"""The texts of one raw file or a part of it, in the order of the file.
 
@@ -150,6 +151,7 @@ def read_batches(
         max_document_bytes: longest line (jsonl), file (txt, decompressed) or value (parquet) in
             bytes. A longer line or file is read past without being held in memory.
         meter: counts the bytes of the file that were read so far.
+        id_field: the key, or the parquet column, that says what a record is called; txt has none.
 
     Yields:
         About a MiB at a time, or one longer text; 16 MiB of parquet.
@@ -160,9 +162,9 @@ def read_batches(
     """
     kind = file_kind(part.path)
     if kind.format == "parquet":
-        return parquet_batches(part.path, text_field, max_document_bytes, meter)
+        return parquet_batches(part.path, text_field, max_document_bytes, meter, id_field)
     if kind.format == "jsonl":
-        return _jsonl_batches(part, kind, meter, text_field, max_document_bytes)
+        return _jsonl_batches(part, kind, meter, (text_field, max_document_bytes, id_field))
     return _txt_batch(part.path, kind, max_document_bytes, meter)
 
 
@@ -229,10 +231,10 @@ _ONE_VALUE_OVER_MANY_LINES = re.compile(
 
 
 def _jsonl_batches(
-    part: FilePart, kind: FileKind, meter: Meter | None, text_field: str, max_document_bytes: int
+    part: FilePart, kind: FileKind, meter: Meter | None, wanted: tuple[str, int, str | None]
 ) -> Iterator[TextBatch]:
     # a generator: the file is opened when its first batch is asked for
-    yield from jsonl_batches(_jsonl_chunks(part, kind, meter), text_field, max_document_bytes)
+    yield from jsonl_batches(_jsonl_chunks(part, kind, meter), *wanted)
 
 
 def _jsonl_chunks(part: FilePart, kind: FileKind, meter: Meter | None) -> Iterator[bytes]:

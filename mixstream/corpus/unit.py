@@ -9,40 +9,36 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from mixstream.arrays import Counts, Tokens
+from mixstream.corpus.document_batches import DocumentBatch, document_batches, made_ahead
 from mixstream.corpus.engines import Tell
 from mixstream.corpus.files import Meter
 from mixstream.corpus.index import index_json, read_index
 from mixstream.corpus.jsonfile import write_json
 from mixstream.corpus.packing import open_packer
 from mixstream.corpus.plan import Unit
+from mixstream.corpus.provenance import PROVENANCE, PieceWriter
 from mixstream.corpus.recipe import RowSettings
-from mixstream.corpus.records import BadRecord, TextBatch, place
 from mixstream.corpus.shard import ShardEntry
 from mixstream.corpus.shard_writer import ShardWriter
-from mixstream.corpus.sources import bad_document, num_lines_before, read_batches
 from mixstream.corpus.tokenizers import Tokenizer, encoded, with_special_ids
 from mixstream.errors import RecipeError, ShardError
 
 __all__ = ["Example", "UnitReport", "read_unit_report", "run_unit"]
 
-_BATCH_BYTES = 2**20
-"""Text that is tokenized at a time: large enough for the tokenizer's threads, small in memory."""
 _NUM_EXAMPLES = 3
 """Dropped documents that are named for each reason; all are counted."""
 _REPORT = "unit.json"
-
-Item = TypeVar("Item")
 
 Example: TypeAlias = tuple[int, int, str]
 """A dropped document: the unit's file part, the record in it from 1 on, and what was found."""
@@ -77,37 +73,12 @@ class UnitReport:
         return sum(shard.num_rows for shard in self.shards)
 
 
-@dataclass(slots=True)
-class DocumentBatch:
-    """Documents that are tokenized together."""
-
-    texts: list[bytes] = field(default_factory=list)
-    """Each valid UTF-8 and not empty."""
-    bad: list[tuple[int, BadRecord]] = field(default_factory=list)
-    """Documents that give no text: file part of the unit, and record counted in that part."""
-    num_bytes: int = 0
-    """Of the texts."""
-    _origins: list[tuple[int, int, Sequence[int]]] = field(default_factory=list)
-
-    def add(self, part: int, before: int, found: TextBatch) -> None:
-        """Takes over what stands in a file part after so many records."""
-        self.texts += found.texts
-        self.num_bytes += sum(map(len, found.texts))
-        self._origins.append((part, before, found.records))
-        for bad in found.bad:
-            self.bad.append((part, BadRecord(before + bad.record, bad.reason, bad.detail)))
-
-    def origins(self) -> Counts:
-        """(n, 2) int64: file part of the unit, and record in it from 1 on, of each text."""
-        found = [np.empty((0, 2), np.int64)]
-        for part, before, records in self._origins:
-            numbers = before + np.asarray(records, np.int64)
-            found.append(np.stack([np.full_like(numbers, part), numbers], axis=1))
-        return np.concatenate(found)
-
-
 def run_unit(
-    unit: Unit, settings: RowSettings, folder: Path, tell: Tell | None = None
+    unit: Unit,
+    settings: RowSettings,
+    folder: Path,
+    tell: Tell | None = None,
+    repeats: NDArray[np.bool_] | None = None,
 ) -> UnitReport:
     """Converts one unit into `folder`, whose `unit.json` is written last.
 
@@ -116,6 +87,7 @@ def run_unit(
         settings: how.
         folder: where to; what an unfinished try left there is removed.
         tell: takes how many bytes of its files, documents and tokens the unit has gone through.
+        repeats: which of the unit's texts repeat earlier ones; see dedup.
 
     Raises:
         SourceError: a damaged file, or a bad document under on_bad_document="raise".
@@ -128,20 +100,25 @@ def run_unit(
     except OSError as error:
         raise ShardError(f"cannot write {folder}: {error.strerror}") from error
     tokenizer, meter, tally = settings.tokenizer, Meter(), _Tally()
-    packer = open_packer(
-        settings.packing,
-        settings.seq_len,
-        tokenizer.end_id,
-        window_tokens=settings.packing_window,
-        dtype=settings.dtype,
-    )
-    batches = _document_batches(unit, settings, meter, tally.records)
-    with ShardWriter(folder, settings) as writer, closing(_ahead(batches)) as coming:
-        for batch in coming:
-            ids, lengths = encoded(tokenizer, batch.texts)
-            _check_ids(tokenizer, ids, lengths, len(batch.texts))
-            lengths = lengths.astype(np.int64)  # one more each for the end id must not wrap
+    batches = document_batches(unit, settings, meter, tally.records, repeats)
+    with ExitStack() as stack:
+        writer = stack.enter_context(ShardWriter(folder, settings))
+        pieces = (
+            stack.enter_context(PieceWriter(folder / PROVENANCE)) if settings.provenance else None
+        )
+        packer = open_packer(
+            settings.packing,
+            settings.seq_len,
+            tokenizer.end_id,
+            window_tokens=settings.packing_window,
+            dtype=settings.dtype,
+            on_places=None if pieces is None else pieces.add_places,
+        )
+        for batch in stack.enter_context(closing(made_ahead(batches))):
+            ids, lengths = _checked_ids(tokenizer, batch.texts)
             tally.count(batch, lengths)
+            if pieces is not None:
+                _name_documents(pieces, batch, lengths)
             del batch
             ids, lengths = with_special_ids(ids, lengths, settings.bos_id, eos_id=tokenizer.end_id)
             tally.tokens += len(ids)
@@ -222,38 +199,17 @@ class _Tally:
         )
 
 
-def _document_batches(
-    unit: Unit, settings: RowSettings, meter: Meter, num_records: list[int]
-) -> Iterator[DocumentBatch]:
-    """The unit's documents, about a MiB of text at a time; the records of each part are counted."""
-    batch = DocumentBatch()
-    for number, part in enumerate(unit.parts):
-        before = 0
-        for found in read_batches(
-            part,
-            text_field=settings.text_field,
-            max_document_bytes=settings.max_document_bytes,
-            meter=meter,
-        ):
-            if found.bad and settings.on_bad_document == "raise":
-                record = num_lines_before(part) + before + found.bad[0].record
-                raise bad_document(found.bad[0], place(part.path, record))
-            batch.add(number, before, found)
-            before += found.num_records
-            if batch.num_bytes >= _BATCH_BYTES or len(batch.bad) >= _BATCH_BYTES // 64:
-                yield batch
-                batch = DocumentBatch()
-        num_records.append(before)
-    yield batch
+def _name_documents(pieces: PieceWriter, batch: DocumentBatch, lengths: Counts) -> None:
+    """Tells where the documents come from that hold ids: those that the packer gets."""
+    kept = np.flatnonzero(lengths)
+    pieces.add_documents(batch.origins()[kept], [batch.ids[number] for number in kept.tolist()])
 
 
-def _ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """The same items; each is made by another thread while the one before it is in use."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
+def _checked_ids(tokenizer: Tokenizer, texts: Sequence[bytes]) -> tuple[Tokens, Counts]:
+    """(T,) ids and (n,) int64 counts of the texts, special ids apart."""
+    ids, lengths = encoded(tokenizer, texts)
+    _check_ids(tokenizer, ids, lengths, len(texts))
+    return ids, lengths.astype(np.int64)  # one more each for the end id must not wrap
 
 
 def _check_ids(tokenizer: Tokenizer, ids: Tokens, lengths: Counts, num_texts: int) -> None:

@@ -128,7 +128,10 @@ class Slots:
             memory[place : place + size]
             for place, size in zip(_places(start + shape_bytes, sizes), sizes, strict=False)
         ]
-        return pickle.loads(memory[start : start + shape_bytes].data, buffers=buffers), memory
+        batch = pickle.loads(memory[start : start + shape_bytes].data, buffers=buffers)
+        # torch lists every sparse tensor that is unpickled, for torch.load to check, for ever
+        torch._utils._validate_loaded_sparse_tensors()
+        return batch, memory
 
     def _map(self, slot: int, num_bytes: int) -> mmap.mmap:
         """A map of at least the first bytes of a slot; an older one lives while it is lent."""

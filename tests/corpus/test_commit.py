@@ -6,7 +6,7 @@ import shutil
 import orjson
 import pytest
 
-from mixstream.corpus import convert as convert_file
+from mixstream.corpus import output as output_file
 from mixstream.corpus.commit import move_into_place
 from mixstream.corpus.convert import convert
 from mixstream.corpus.verify import corpus_faults
@@ -66,7 +66,7 @@ def interrupted(raw, out, settings=SETTINGS):
 def planned(raw, out, monkeypatch):
     """A conversion of which everything is done but the moves."""
     with monkeypatch.context() as patch:
-        patch.setattr(convert_file, "move_into_place", raise_killed)
+        patch.setattr(output_file, "move_into_place", raise_killed)
         assert interrupted(raw, out)
 
 
@@ -114,9 +114,9 @@ def test_moves_go_shards_first_then_indexes_then_the_manifest(raw, tmp_path, mon
         move_into_place(out, out / ".mixstream")
     assert len(targets) == len(moves)
     kinds = [target.name.rstrip("0123456789") for target in targets]
-    assert kinds[-1] == "corpus.json"
-    assert kinds[-4:-1] == ["index.json"] * 3
-    assert {kind[-4:] for kind in kinds[:-4]} == {".mds"}
+    assert kinds[-2:] == ["inputs.json", "corpus.json"]
+    assert kinds[-5:-2] == ["index.json"] * 3
+    assert {kind[-4:] for kind in kinds[:-5]} == {".mds"}
 
 
 def test_a_kill_while_the_work_folder_is_removed_leaves_no_trace_after_the_same_call(
@@ -173,7 +173,7 @@ def test_a_commit_under_way_goes_on_but_is_not_passed_off_as_other_inputs(
     out = tmp_path / "out"
     planned(raw, out, monkeypatch)
     write_texts(raw / "domain1" / "more.jsonl", ["more"])
-    with pytest.raises(RecipeError, match=r"made with inputs\.domain1\.bytes=\d+, now .*=\d+ is"):
+    with pytest.raises(RecipeError, match=r"made from other files: domain1/more.jsonl is new"):
         convert(raw, out, **SETTINGS)
     assert list(corpus_faults(out)) == []
 

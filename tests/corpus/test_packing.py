@@ -278,3 +278,14 @@ def test_no_two_windows_share_a_row(documents, window):
         expected.append(packed(BestFitPacker(16, END), held))
     rows = rows_of(packer, (ids, lengths))
     np.testing.assert_array_equal(rows, np.concatenate([np.empty((0, 16), np.uint32), *expected]))
+
+
+def test_long_and_short_pieces_are_put_into_rows_alike(monkeypatch):
+    documents = [[number % 7] * (1 + number * 37 % 90) for number in range(300)]
+    rows = {}
+    for copied_by, below in (("Python", 0), ("Arrow", 10**9)):
+        monkeypatch.setattr(best_fit, "ARROW_BELOW_BYTES", below)
+        packer = BestFitPacker(64, END, window_tokens=1000, dtype=np.uint16)
+        rows[copied_by] = [*packer.pack(*flat(documents)), *packer.flush()]
+    assert len(rows["Python"]) > 5
+    np.testing.assert_array_equal(np.concatenate(rows["Python"]), np.concatenate(rows["Arrow"]))

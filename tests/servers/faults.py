@@ -33,7 +33,8 @@ class Fault:
     Kinds: "reset" ends the connection after so many bytes of the answer's body, "refuse" before the
     request is handed on, "stall" says nothing more after so many bytes, "trickle" gives so many
     bytes a second, "status" answers with a status, "flip" changes the bit after so many bytes,
-    "truncate" answers as if the object ended there.
+    "truncate" answers as if the object ended there, "flip_sent" changes the bit after so many bytes
+    of what the client sends.
     """
 
     kind: str
@@ -133,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
                 status = fault.status
                 self._answer(status, [], b"")
                 return
+            if fault is not None and fault.kind == "flip_sent" and body:
+                at = min(fault.after_bytes, len(body) - 1)
+                body = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
             status, headers, content = self._upstream(body)
             status, num_sent = self._spoiled(fault, status, headers, content)
         except (ConnectionError, TimeoutError, http.client.HTTPException):

@@ -22,8 +22,8 @@ __all__ = ["BACKENDS", "Difference", "first_difference", "proven_tokenizer"]
 BACKENDS = (*FAST_BACKENDS, "reference")
 """Names of back ends. The reference is tokenizers, tiktoken or sentencepiece."""
 
-MAX_SAMPLE_BYTES = 4 * 2**20
-"""Of real text in a proof: 2 s for the slowest reference."""
+MAX_SAMPLE_BYTES = 2 * 2**20
+"""Of real text in a proof: 1 s for the slowest reference."""
 
 MAX_DOCUMENT_BYTES = 64 * 2**10
 """Of each sample, so that one long document leaves room for others."""
@@ -67,7 +67,7 @@ def proven_tokenizer(
     Args:
         tokenizer: as open_tokenizer takes it.
         samples: real documents in UTF-8, some hundred of each domain; of each the first 64 KiB
-            are encoded, and 4 MiB of all, which takes about 2 s.
+            are encoded, and 2 MiB of all, which takes about 1 s.
         backend: one of BACKENDS, to have that one or an error.
         end_of_text: see open_tokenizer.
         threads: of one batch; 1 where workers share the cores.
