@@ -130,7 +130,7 @@ class Slots:
         ]
         batch = pickle.loads(memory[start : start + shape_bytes].data, buffers=buffers)
         # torch lists every sparse tensor that is unpickled, for torch.load to check, for ever
-        torch._utils._validate_loaded_sparse_tensors()
+        torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
         return batch, memory
 
     def _map(self, slot: int, num_bytes: int) -> mmap.mmap:
