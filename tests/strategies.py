@@ -82,7 +82,7 @@ def sampler_settings(draw: st.DrawFn, layout: Layout, *, limits: bool = True) ->
         "shuffle_block_rows": draw(st.sampled_from([1, 3, 10, 1 << 18])),
     }
     if draw(st.booleans()):
-        settings["sampling"] = "stratified"
+        settings["sampling"] = draw(st.sampled_from(["stratified", "micro_batch"]))
         settings["stratum"] = draw(st.sampled_from([1, 2, 5, 8, 33]))
     if limits and draw(st.booleans()):
         caps = st.integers(1, 3)

@@ -136,13 +136,23 @@ def _stop_by_hand_held_back() -> Iterator[None]:
     """Ctrl-C comes to all processes of a terminal; it is the parent's to act on, and to tell.
 
     It would end a worker in the middle of taking a task, after which its pool waits for ever. A
-    process that starts here never sees it; this one does, at the end.
+    process that starts here never sees it; this one acts on it at the end. Blocking alone would not
+    hold it back: another thread, such as one of a BLAS, may take it for the main one.
     """
+    caught: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and handler is not None:
+        signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_main and handler is not None:
+            signal.signal(signal.SIGINT, handler)
+            if caught:
+                signal.raise_signal(signal.SIGINT)
 
 
 _worker: dict[str, Any] = {}

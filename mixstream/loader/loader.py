@@ -59,7 +59,8 @@ class Loader(DataLoader[Any]):
         rank: data-parallel rank; from torch.distributed if it is initialised, else 0.
         world_size: W; likewise, else 1.
         num_canonical_nodes: see MixSampler.
-        sampling: "independent", or "stratified" with a global batch of the run's start as stratum.
+        sampling: "independent"; "stratified" with a global batch of the run's start as stratum; or
+            "micro_batch", each rank's batch from one domain (by the batch size of the run's start).
         shuffle: see MixSampler.
         shuffle_block_rows: see MixSampler.
         max_epochs: see MixSampler.
@@ -123,7 +124,9 @@ class Loader(DataLoader[Any]):
             seed=seed,
             num_canonical_nodes=num_canonical_nodes,
             sampling=sampling,
-            stratum=batch_size * world_size if sampling == "stratified" else None,
+            stratum={"stratified": batch_size * world_size, "micro_batch": batch_size}.get(
+                sampling
+            ),
             shuffle=shuffle,
             shuffle_block_rows=shuffle_block_rows,
             max_epochs=max_epochs,

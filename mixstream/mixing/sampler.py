@@ -55,8 +55,10 @@ class MixSampler:
         num_canonical_nodes: C, the number of slices in which nodes read. Row i of the run belongs
             to canonical node i mod C.
         sampling: "independent" draws each row alone; "stratified" gives every stratum of rows each
-            domain's share to within one row.
-        stratum: rows of a stratum, usually the rows of a global batch; for "stratified" alone.
+            domain's share to within one row; "micro_batch" draws each stratum (of the rows of a
+            canonical node) from one domain.
+        stratum: rows of a stratum: for "stratified" usually those of a global batch, for
+            "micro_batch" those of one rank's batch.
         shuffle: False draws every domain in shard order.
         shuffle_block_rows: rows of a domain that are shuffled together.
         max_epochs: epochs after which a domain is exhausted, a number for all or by name. Counted
@@ -344,7 +346,7 @@ class MixSampler:
         change_row = self._log.next_row(self._row)
         rows = np.arange(self._row, end if change_row is None else min(end, change_row))
         settings = self.settings
-        domain = table_domains(self._table, rows, seed=settings.seed, stratum=settings.stratum)
+        domain = self._domains_by(self._table, rows)
         node = rows % settings.num_canonical_nodes
         group = self._order.groups(domain, node)
         counts = self._counts.ravel()
@@ -375,4 +377,26 @@ class MixSampler:
             if not weights.any():
                 return None
             weights = weights / math.fsum(weights.tolist())
-        return domain_table(weights, self.settings.stratum)
+        return domain_table(weights, self._exact_stratum())
+
+    def _exact_stratum(self) -> int | None:
+        """Rows of a stratum that holds each domain's share."""
+        return self.settings.stratum if self.settings.sampling == "stratified" else None
+
+    def _domains_by(self, table: DomainTable, rows: Counts) -> Counts:
+        """The domains of consecutive rows; those of a micro-batch are drawn as one row.
+
+        For 2 canonical nodes and micro-batches of 3 rows, rows 0, 2, 4 are drawn as row 0, rows 1,
+        3, 5 as row 1, rows 6, 8, 10 as row 2.
+        """
+        settings = self.settings
+        if settings.sampling != "micro_batch":
+            return table_domains(table, rows, seed=settings.seed, stratum=self._exact_stratum())
+        assert settings.stratum is not None, "checked with the settings"
+        num_nodes = settings.num_canonical_nodes
+        number = rows // (num_nodes * settings.stratum) * num_nodes + rows % num_nodes
+        first = int(number.min())
+        drawn = table_domains(
+            table, np.arange(first, int(number.max()) + 1), seed=settings.seed, stratum=None
+        )
+        return np.asarray(drawn[number - first])

@@ -15,7 +15,7 @@ from mixstream.errors import StateError, WeightsError
 
 __all__ = ["OnExhausted", "OrderSettings", "Sampling", "checked_layout", "epoch_caps"]
 
-Sampling: TypeAlias = Literal["independent", "stratified"]
+Sampling: TypeAlias = Literal["independent", "stratified", "micro_batch"]
 OnExhausted: TypeAlias = Literal["redistribute", "stop", "raise"]
 
 
@@ -28,7 +28,7 @@ class OrderSettings:
     num_canonical_nodes: int
     """C, at least 1."""
     sampling: Sampling
-    """Whether rows are drawn one by one or stratum by stratum."""
+    """Whether each row is drawn, each stratum to exact shares, or each stratum from one domain."""
     stratum: int | None
     """Rows of a stratum; None where sampling is independent."""
     shuffle: bool
@@ -52,10 +52,11 @@ class OrderSettings:
             raise ValueError(
                 f"on_exhausted is {self.on_exhausted!r}; give one of {get_args(OnExhausted)}."
             )
-        if (self.sampling == "stratified") != (self.stratum is not None):
+        if (self.sampling != "independent") != (self.stratum is not None):
             raise ValueError(
-                f"sampling={self.sampling!r} with stratum={self.stratum}; stratified sampling "
-                f"takes the rows of a stratum (usually of a global batch), independent takes none."
+                f"sampling={self.sampling!r} with stratum={self.stratum}; stratified and "
+                f"micro_batch sampling take the rows of a stratum (usually of a global batch, and "
+                f"of one rank's batch), independent takes none."
             )
         if self.stratum is not None and not 1 <= self.stratum < 2**31:
             raise ValueError(f"stratum is {self.stratum}; give 1 to 2**31 - 1 rows.")

@@ -38,6 +38,8 @@ def naive_rows(
         shuffle_block_rows=options.get("shuffle_block_rows", 1 << 18),
     )
     names, stratum = list(layout), options.get("stratum")
+    by_micro_batch = options.get("sampling") == "micro_batch"
+    exact = None if by_micro_batch else stratum
     caps = options.get("max_epochs", math.inf)
     policy = options.get("on_exhausted", "redistribute")
     allowed = {}
@@ -59,9 +61,12 @@ def naive_rows(
                 break
             weights = weights / math.fsum(weights.tolist())
         if weights.tobytes() not in tables:
-            tables[weights.tobytes()] = domain_table(weights, stratum)
+            tables[weights.tobytes()] = domain_table(weights, exact)
         table = tables[weights.tobytes()]
-        domain = int(table_domains(table, np.array([row]), seed=seed, stratum=stratum)[0])
+        drawn = row
+        if by_micro_batch:  # the number of the micro-batch, those of all nodes in turn
+            drawn = row // (nodes * stratum) * nodes + row % nodes
+        domain = int(table_domains(table, np.array([drawn]), seed=seed, stratum=exact)[0])
         node = row % nodes if layout[names[domain]].sum() >= nodes else 0
         if count[node, domain] >= allowed[node, domain]:
             break
