@@ -1,41 +1,38 @@
 """How fast is `mixstream convert`, whole, beside its tokenizer alone on the same text in memory?
 
-The text is ../shared/corpus repeated with changes (letters swapped in a third of the lines, so that
-a tokenizer's cache meets new words) and Python sources of this machine, at least 100 MB, as jsonl,
-gzip, zstd and parquet. Every measurement is a process of its own with all its children, from the
-first import on; rounds take turns and the least counts. Times are CPU seconds, or the wall's where
-the line says so. The floor is the tokenizer that `convert` itself chooses, on texts that lie in
-memory as bytes: its first pass in a fresh process (cold), as a conversion's is; a second pass over
-the same texts (warm) finds every word in the tokenizer's memory and is stated for comparison. Each
-packing policy stands beside tokenizing the same documents, both in nanoseconds a token; the goal is
-3 %. The peak is of all processes together, shared memory counted once (PSS, ten times a second).
+The text (mixed_text.py) is 100 MB and more, as jsonl, gzip, zstd and parquet. A measurement is a
+process of its own with all its children, from the first import on; rounds take turns and the least
+counts. Times are CPU seconds, or the wall's where the line says so. The floor is the tokenizer that
+`convert` itself chooses, in as many threads, on texts that lie in memory as bytes: its first pass
+in a fresh process (cold), as a conversion's is; a second pass over the same texts (warm) finds
+every word in the tokenizer's memory and is stated for comparison. Each packing policy stands beside
+tokenizing the same documents in one thread (which takes less), both in nanoseconds a token. The
+goals of best_fit are 3 % of that time, no document cut that fits a row, and 0.1 % padding. The peak
+is of all processes together, shared memory counted once (PSS, ten times a second). Python's byte
+code is kept, as an installed package has it.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
+import numpy as np
 from harness import Line, parser, report
+from mixed_text import NUM_FILES, mixed_texts, train_tokenizer, write_raw
+from process_tree import Taken, run_tree
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 SEQ_LEN = 2048
-NUM_FILES = 4
+NUM_CORES = 2
+PACKED_SEQ_LENS = (2048, 8192)
 CASES = {
     "jsonl, concat": ("jsonl", "concat"),
     "jsonl, best_fit": ("jsonl", "best_fit"),
@@ -45,87 +42,8 @@ CASES = {
 }
 
 
-def shared_texts() -> list[str]:
-    from mixstream.corpus.files import list_files
-    from mixstream.corpus.sources import Document, read_documents
-
-    files = list_files(SHARED) if SHARED.is_dir() else []
-    found = [each for path in files if path.suffix != ".md" for each in read_documents(path)]
-    return [each.text for each in found if isinstance(each, Document)]
-
-
-def python_sources(max_bytes: int) -> Iterator[str]:
-    folders = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib")]
-    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
-        text = path.read_bytes().decode("utf-8", errors="ignore").replace("\0", "")
-        max_bytes -= len(text)
-        if max_bytes < 0:
-            return
-        if text:
-            yield text
-
-
-def changed(text: str, turn: int) -> str:
-    """The text with two letters swapped in every third line, other ones each turn."""
-    if turn == 0:
-        return text
-    pair = "eatsnrioldchum"[2 * (turn - 1) % 14 :][:2]
-    swap = str.maketrans(pair, pair[::-1])
-    lines = text.split("\n")
-    return "\n".join(line.translate(swap) if i % 3 == 0 else line for i, line in enumerate(lines))
-
-
-def mixed_texts(num_bytes: int) -> list[str]:
-    """About as many bytes, a third of them Python, in a fixed random order."""
-    texts, size, turn = list(python_sources(num_bytes // 3)), num_bytes // 3, 0
-    known = shared_texts() or list(texts)
-    random.Random(1).shuffle(known)
-    while size < num_bytes:
-        for text in known:
-            if size < num_bytes:
-                texts.append(changed(text, turn))
-                size += len(text.encode())
-        turn += 1
-    random.Random(0).shuffle(texts)
-    return texts
-
-
-def write_raw(folder: Path, kind: str, texts: list[str]) -> None:
-    """The texts as four files of one domain."""
-    (folder / "mixed").mkdir(parents=True)
-    for number in range(NUM_FILES):
-        path, part = folder / "mixed" / f"part{number}.{kind}", texts[number::NUM_FILES]
-        if kind == "parquet":
-            pq.write_table(pa.table({"text": part}), path)
-            continue
-        rows = [{"id": i, "text": text, "length": len(text)} for i, text in enumerate(part)]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        if kind == "jsonl.gz":
-            lines = gzip.compress(lines)
-        elif kind == "jsonl.zst":
-            lines = zstandard.compress(lines)
-        path.write_bytes(lines)
-
-
-def train_tokenizer(texts: list[str], path: Path) -> None:
-    """A byte-level BPE of 50,257 ids; no network gives one here."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=50_257,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([text[:5000] for text in texts[::12]], trainer)
-    tokenizer.save(str(path))
-
-
-def floor_process(raw: str, tokenizer: str) -> None:
-    """Prints seconds of tokenizing and of packing the texts of a folder, reading left out."""
+def floor_process(raw: str, tokenizer: str, threads: int) -> None:
+    """Prints seconds of tokenizing the texts of a folder, reading left out; in one, packing too."""
     from mixstream.corpus.files import list_files
     from mixstream.corpus.packing import POLICIES
     from mixstream.corpus.records import FilePart
@@ -135,107 +53,112 @@ def floor_process(raw: str, tokenizer: str) -> None:
 
     parts = [FilePart(path) for path in list_files(Path(raw))]
     batches = [batch.texts for part in parts for batch in read_batches(part)]
-    proven = proven_tokenizer(tokenizer)
+    proven = proven_tokenizer(tokenizer, threads=threads)
     found: dict[str, object] = {}
     for name in ("cold", "warm"):
         wall, cpu = time.perf_counter(), time.process_time()
         for texts in batches:
             encoded(proven, texts)
         found[name] = time.process_time() - cpu, time.perf_counter() - wall
+    if threads > 1:
+        print(json.dumps(found))
+        return
     documents = []
     for texts in batches:
         ids, lengths = encoded(proven, texts)
         documents.append(with_special_ids(ids, lengths, eos_id=proven.end_id))
     found["tokens"] = sum(len(ids) for ids, _ in documents)
     found["packing"] = {
-        name: min(packing_seconds(documents, name, proven.end_id) for _ in range(3))
-        for name in POLICIES
+        f"{policy} S={seq_len}": packed(documents, policy, seq_len, proven.end_id)
+        for seq_len in PACKED_SEQ_LENS
+        for policy in POLICIES
     }
     print(json.dumps(found))
 
 
-def packing_seconds(documents: list[tuple[Any, Any]], policy: str, end_id: int) -> float:
+def packed(
+    documents: list[tuple[Any, Any]], policy: str, seq_len: int, end_id: int
+) -> dict[str, float]:
+    """Least seconds of three, and shares: documents cut, those that fit a row; padding of rows."""
     from mixstream.corpus.packing import open_packer
 
-    packer = open_packer(policy, SEQ_LEN, end_id, dtype="uint16")
-    start = time.thread_time()
-    for ids, lengths in documents:
-        for _rows in packer.pack(ids, lengths):
-            pass
-    for _rows in packer.flush():
-        pass
-    return time.thread_time() - start
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What one conversion took, all its processes included."""
-
-    cpu: float
-    wall: float
-    peak_bytes: int
+    seconds, num_rows = [], 0
+    for _ in range(3):
+        packer = open_packer(policy, seq_len, end_id, dtype="uint16")
+        start, num_rows = time.thread_time(), 0
+        for ids, lengths in documents:
+            num_rows += sum(len(rows) for rows in packer.pack(ids, lengths))
+        num_rows += sum(len(rows) for rows in packer.flush())
+        seconds.append(time.thread_time() - start)
+    lengths = np.concatenate([lengths for _, lengths in documents])
+    num_long = np.count_nonzero(lengths > seq_len)
+    return {
+        "seconds": min(seconds),
+        "cut": packer.num_cut / len(lengths),
+        "cut_though_fitting": (packer.num_cut - num_long) / len(lengths),
+        "padding": 1 - lengths.sum() / (num_rows * seq_len),
+    }
 
 
 def convert_process(raw: str, out: str, tokenizer: str, packing: str) -> Taken:
     command = [sys.executable, "-m", "mixstream", "convert", raw, out, "--tokenizer", tokenizer]
-    options = ["--seq-len", str(SEQ_LEN), "--packing", packing, "--workers", "2", "--quiet"]
-    start, peak = time.perf_counter(), 0
-    process = subprocess.Popen([*command, *options])
-    while True:
-        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if ended:
-            break
-        peak = max(peak, tree_bytes(process.pid))
-        time.sleep(0.1)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"convert ended with {process.returncode}")
+    options = ["--seq-len", str(SEQ_LEN), "--packing", packing, "--workers", str(NUM_CORES)]
+    taken = run_tree([*command, *options, "--quiet"], env=with_bytecode(Path(out).parent))
     shutil.rmtree(out)
-    return Taken(usage.ru_utime + usage.ru_stime, time.perf_counter() - start, peak)
+    return taken
 
 
-def tree_bytes(pid: int) -> int:
-    """Memory of a process and of those below it; what ends meanwhile counts nothing."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [child for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
-        return 0
-    own = sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return own + sum(tree_bytes(int(child)) for child in children)
+def with_bytecode(folder: Path) -> dict[str, str]:
+    """An environment in which Python keeps what it has compiled."""
+    names = os.environ.keys() - {"PYTHONDONTWRITEBYTECODE"}
+    return {name: os.environ[name] for name in names} | {"PYTHONPYCACHEPREFIX": str(folder / "pyc")}
 
 
 def run_floor(raw: Path, tokenizer: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--floor", str(raw), str(tokenizer)]
-    found: dict[str, Any] = json.loads(
-        subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    )
-    return found
+    """Of one thread, and under "cores" the passes of as many as there are cores."""
+    found: list[dict[str, Any]] = []
+    for threads in (1, NUM_CORES):
+        command = [sys.executable, __file__, "--floor", str(raw), str(tokenizer), str(threads)]
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        found.append(json.loads(said))
+    return {**found[0], "cores": found[1]}
+
+
+def least_passes(floors: list[dict[str, Any]]) -> dict[str, Any]:
+    """The least CPU and wall seconds of a cold and of a warm pass."""
+    return {
+        name: [min(each) for each in zip(*(floor[name] for floor in floors), strict=True)]
+        for name in ("cold", "warm")
+    }
 
 
 def least_floor(floors: list[dict[str, Any]]) -> dict[str, Any]:
     """The least of each time over the rounds."""
-    passes = {
-        name: [min(each) for each in zip(*(floor[name] for floor in floors), strict=True)]
-        for name in ("cold", "warm")
-    }
     packing = {
-        name: min(floor["packing"][name] for floor in floors) for name in floors[0]["packing"]
+        name: {**one, "seconds": min(floor["packing"][name]["seconds"] for floor in floors)}
+        for name, one in floors[0]["packing"].items()
     }
-    return {**passes, "tokens": floors[0]["tokens"], "packing": packing}
+    cores = least_passes([floor["cores"] for floor in floors])
+    return {
+        **least_passes(floors),
+        "cores": cores,
+        "tokens": floors[0]["tokens"],
+        "packing": packing,
+    }
 
 
 def packing_lines(floor: dict[str, Any]) -> Iterator[Line]:
     tokens, tokenizing = floor["tokens"], floor["cold"][0]
-    for name, seconds in floor["packing"].items():
+    for name, found in floor["packing"].items():
+        seconds = found["seconds"]
         yield Line(
             name=f"packing {name}",
             seconds=seconds,
             floor_seconds=tokenizing,
             floor="tokenizing the same",
             note=f"{seconds / tokens * 1e9:.2f} ns a token, tokenizing "
-            f"{tokenizing / tokens * 1e9:.1f}",
+            f"{tokenizing / tokens * 1e9:.1f}; {found['cut']:.2%} of documents cut, "
+            f"{found['cut_though_fitting']:.2%} though they fit; {found['padding']:.3%} padding",
         )
 
 
@@ -244,10 +167,12 @@ def main() -> None:
     arguments.add_argument("--megabytes", type=int, default=128, help="of text")
     arguments.add_argument("--tokenizer", type=Path, help="a tokenizer.json; trained if left out")
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--floor", nargs=2, metavar=("RAW", "T"), help="measure the floor alone")
+    arguments.add_argument(
+        "--floor", nargs=3, metavar=("RAW", "T", "THREADS"), help="measure the floor alone"
+    )
     settings = arguments.parse_args()
     if settings.floor:
-        floor_process(*settings.floor)
+        floor_process(*settings.floor[:2], int(settings.floor[2]))
         return
     megabytes, rounds = (4, 1) if settings.quick else (settings.megabytes, settings.rounds)
     with report("convert", settings) as lines, tempfile.TemporaryDirectory() as name:
@@ -264,6 +189,7 @@ def main() -> None:
         cases = {**CASES, "start, proof and end alone": ("little", "best_fit")}
         taken: dict[str, list[Taken]] = {name: [] for name in cases}
         floors = []
+        convert_process(str(folder / "little"), str(folder / "out"), str(tokenizer), "concat")
         for _ in range(rounds):
             floors.append(run_floor(folder / "jsonl", tokenizer))
             for name, (kind, packing) in cases.items():
@@ -285,8 +211,9 @@ def convert_lines(
     """A line of processor time and, where there is enough to do, one of the wall's."""
     cpu, wall = min(each.cpu for each in taken), min(each.wall for each in taken)
     peak = f"peak {max(each.peak_bytes for each in taken) / 2**20:.0f} MiB"
-    cold, cold_wall = floor["cold"]
-    speeds = f"{num_mb / cold:.0f} MB/CPU s, warm {num_mb / floor['warm'][0]:.0f}"
+    cold, cold_wall = floor["cores"]["cold"]
+    one, warm = num_mb / floor["cold"][0], num_mb / floor["cores"]["warm"][0]
+    speeds = f"{NUM_CORES} threads, {num_mb / cold:.0f} MB/CPU s, warm {warm:.0f}, 1 cold {one:.0f}"
     is_whole = not name.startswith("start")
     yield Line(
         name=f"convert {name}",
@@ -297,10 +224,10 @@ def convert_lines(
     )
     if is_whole:
         yield Line(
-            name=f"convert {name}, wall, 2 workers",
+            name=f"convert {name}, wall, {NUM_CORES} workers",
             seconds=wall,
-            floor_seconds=cold_wall / 2,
-            floor="half of the tokenizer alone",
+            floor_seconds=cold_wall,
+            floor=f"tokenizer alone, {NUM_CORES} threads",
             note=f"{num_mb / wall:.1f} MB/s",
         )
 

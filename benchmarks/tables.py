@@ -9,7 +9,21 @@ from harness import Line, rate_text, ratio_text, time_text
 
 HERE = Path(__file__).parent
 START, END = "<!-- tables: python benchmarks/tables.py -->", "<!-- end of tables -->"
-QUESTIONS = ("draw", "gather", "loader", "step", "constant_cost")
+QUESTIONS = (
+    "draw",
+    "gather",
+    "loader",
+    "step",
+    "constant_cost",
+    "convert",
+    "convert_side_by_side",
+    "tokenizer_backends",
+    "run_log",
+    "ring",
+    "algorithms",
+    "ranks",
+    "storage",
+)
 
 
 def main() -> None:
@@ -21,7 +35,12 @@ def main() -> None:
 
 
 def table(path: Path) -> str:
-    """One question's lines, with the machine and the command that they come from."""
+    """One question's lines, with the machine and the command that they come from.
+
+    Where there are no results yet, it says so.
+    """
+    if not path.is_file():
+        return f"\n### {path.stem}\n\nNo results yet: `{command_for(path)}`\n"
     results = json.loads(path.read_text())
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     rows = "\n".join(cells(Line(**line)) for line in results["lines"])
@@ -30,6 +49,11 @@ def table(path: Path) -> str:
         "| what | time | rows/s | floor | floor time | ratio | |\n"
         f"| --- | ---: | ---: | --- | ---: | ---: | --- |\n{rows}\n"
     )
+
+
+def command_for(path: Path) -> str:
+    """What writes them."""
+    return f"python benchmarks/{path.stem}.py --json benchmarks/results/{path.name}"
 
 
 def cells(line: Line) -> str:

@@ -131,7 +131,12 @@ def fixed(bench: Bench) -> Method:
     """As the user says."""
     if bench.settings.weights is None:
         raise SystemExit(f"fixed needs --weights: a JSON list of {bench.num_domains} numbers.")
-    return Method(np.array(json.loads(bench.settings.weights), dtype=np.float64))
+    try:
+        weights = np.array(json.loads(bench.settings.weights), dtype=np.float64)
+    except ValueError as error:
+        said = f"--weights {bench.settings.weights!r} is no JSON list of numbers"
+        raise SystemExit(f"{said}: {error}") from error
+    return Method(weights)
 
 
 def temperature(bench: Bench) -> Method:

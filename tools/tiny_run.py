@@ -44,6 +44,8 @@ class Run:
         for name in ("batch_size", "probe_rows"):
             if getattr(settings, name) % self.world_size:
                 raise SystemExit(f"{name} must be a multiple of the {self.world_size} ranks.")
+        if settings.dtype not in ("float32", "float64", "bfloat16"):
+            raise SystemExit(f"--dtype is {settings.dtype!r}; give float32, float64 or bfloat16.")
         self.device = torch.device("cpu")
         if torch.cuda.is_available():
             self.device = torch.device("cuda", self.rank % torch.cuda.device_count())

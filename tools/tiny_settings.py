@@ -44,7 +44,7 @@ class Settings:
     dtype: str = "float32"
     """Of parameters and activations; float64 to compare runs."""
     sampling: str = "independent"
-    """Of the loader; or stratified."""
+    """Of the loader; or stratified, or micro_batch: one domain a batch, as odm's paper has it."""
     checkpoint: str | None = None
     """File to save to, and to go on from if it exists."""
     checkpoint_every: int = 100

@@ -30,6 +30,8 @@ from tiny_methods import METHODS
 from tiny_run import Run
 from tiny_settings import Settings
 
+from mixstream.errors import MixstreamError
+
 
 def train(settings: Settings, on_step: Callable[[Run], None] | None = None) -> dict[str, Any]:
     """Runs all phases from the checkpoint on, if there is one; the report.
@@ -120,7 +122,10 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    report = train(settings)
+    try:
+        report = train(settings)
+    except (MixstreamError, OSError) as error:
+        raise SystemExit(f"train_tiny: {error}") from error
     if not dist.is_initialized() or dist.get_rank() == 0:
         if path != "-":
             print(table(report))

@@ -30,7 +30,7 @@ def write(source: Path, folder: Path) -> None:
 
 
 class Ours(Stream):
-    """A Loader; with `native` its two halves, without workers."""
+    """A Loader."""
 
     def __init__(self, job: Job) -> None:
         corpus = open_corpus({name: job.folder / name for name in job.domains})
@@ -42,14 +42,11 @@ class Ours(Stream):
             rank=job.rank,
             world_size=job.world_size,
             num_workers=job.num_workers,
+            native=job.native,
             **job.options,
         )
-        self.native = job.native
 
     def __iter__(self) -> Iterator[Any]:
-        if self.native:
-            gather = self.loader.corpus.gather
-            return (gather(addresses) for addresses in self.loader.batches)
         return (batch["input_ids"] for batch in self.loader)
 
     def set_weights(self, weights: Mapping[str, float]) -> int:

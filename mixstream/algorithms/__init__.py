@@ -12,7 +12,9 @@ Three kinds, and what to do with what `update` returns:
   TemperatureSampling, UniMax, UtiliMax).
 
 Any weights pass through `capped_weights(weights, epoch_caps(sizes, budget, max_epochs))`, so that
-no domain is repeated too often. The formulas are pure functions in the modules of the methods.
+no domain is repeated too often; `simulated_rows` cuts the domains of a small run down, so that it
+repeats them as often as the large one will. `d4_kept` picks documents, before there are domains to
+weigh. The formulas are pure functions in the modules of the methods.
 """
 
 from mixstream.algorithms.ado import ADO
@@ -20,10 +22,12 @@ from mixstream.algorithms.aioli import Aioli
 from mixstream.algorithms.autoscale import AutoScale, AutoScaleWarning
 from mixstream.algorithms.base import Algorithm, State
 from mixstream.algorithms.chameleon import Chameleon
+from mixstream.algorithms.d4 import d4_kept
 from mixstream.algorithms.ddo import PowerLaws, ddo_counts, ddo_weights, fit_power_laws
 from mixstream.algorithms.dga import DGA
 from mixstream.algorithms.doge import DoGE
 from mixstream.algorithms.doremi import DoReMi, clipped_excess_loss, doremi_token_weights
+from mixstream.algorithms.epoching import simulated_rows
 from mixstream.algorithms.grape import GRAPE
 from mixstream.algorithms.importance import ImportanceSampling, hierarchical_histogram
 from mixstream.algorithms.mixing_law_fit import MixingLaws, fit_mixing_laws
@@ -74,6 +78,7 @@ __all__ = [
     "brute_force_graph",
     "capped_weights",
     "clipped_excess_loss",
+    "d4_kept",
     "ddo_counts",
     "ddo_weights",
     "doremi_token_weights",
@@ -84,5 +89,6 @@ __all__ = [
     "hierarchical_histogram",
     "medu_utilities",
     "regmix_mixtures",
+    "simulated_rows",
     "uniform_weights",
 ]

@@ -58,8 +58,8 @@ def checked_signal(
     place = np.argwhere(~good)[0]
     raise WeightsError(
         f"{source} is {float(signal[tuple(place)])} at {domain_label(int(place[0]), domains)}; "
-        f"the update is refused and the old weights stay. Leave out what was not measured "
-        f"(present=), or skip this update."
+        f"the update is refused and the old weights stay. Say what was not measured, where "
+        f"update takes present=, or skip this one."
     )
 
 

@@ -52,7 +52,7 @@ def capped_minimum(
     Raises:
         WeightsError: the caps leave no room, or the objective is not finite.
     """
-    pull = None if prior is None else log_weights(prior)
+    pull = None if prior is None else log_weights(np.where(caps > 0, prior, 0.0))
     x = capped_weights(start if pull is None else np.where(np.isneginf(pull), 0.0, start), caps)
     value, gradient = objective(x)
     step = 1.0
@@ -93,10 +93,12 @@ def improvement_bound(gradient: Vector, x: Vector, caps: Vector) -> float:
 
 
 def _with_penalty(gradient: Vector, x: Vector, pull: Vector, kl_weight: float) -> Vector:
-    """Gradient with the penalty's; domains of prior 0 get the largest, to stay out."""
+    """Gradient with the penalty's; domains of prior or cap 0 get the largest, to stay out."""
     used = ~np.isneginf(pull)
-    whole = gradient + kl_weight * (log_weights(x) - np.where(used, pull, 0.0))
-    return np.where(used, whole, whole[used].max())
+    whole = gradient.copy()
+    whole[used] += kl_weight * (np.log(x[used]) - pull[used])
+    whole[~used] = whole[used].max()
+    return whole
 
 
 def _mirror_step(

@@ -51,7 +51,8 @@ def doge_scores(
     Args:
         alignment: (K,) float64, W_j = <g_j, sum over the targets of g>.
         learning_rate: of the proxy at this step.
-        gradient_norms: (K,) float64; W is divided by their mean plus 1e-6 (the code only).
+        gradient_norms: (n,) float64, of the domains that have a gradient; W is divided by their
+            mean plus 1e-6 (the code only).
         clip: bounds of the score before the learning rate (the code's dw_min, dw_max: 0 and 5).
 
     Returns:
@@ -178,7 +179,7 @@ class DoGE:
         Args:
             alignment: (K,) inner products with the sum of the targets' gradients.
             learning_rate: of the proxy at this step; 1 if mu holds it already.
-            gradient_norms: (K,), to divide by their mean as the code does.
+            gradient_norms: (K,), to divide by the mean of those present as the code does.
             present: (K,) bool, the domains with a gradient; None means all.
 
         Returns:
@@ -195,8 +196,13 @@ class DoGE:
         norms = None
         if gradient_norms is not None:
             norms = checked_signal(
-                gradient_norms, shape, source="gradient_norms", domains=self._domains
+                gradient_norms,
+                shape,
+                source="gradient_norms",
+                domains=self._domains,
+                present=seen,
             )
+            norms = norms if seen is None else norms[seen]
         rate = checked_number(learning_rate, "learning_rate", 0.0)
         scores = doge_scores(signal, learning_rate=rate, gradient_norms=norms, clip=self.clip)
         weights = doge_update(

@@ -119,7 +119,12 @@ def hierarchical_histogram(
 
     Source: Grangier et al. 2024, arXiv:2410.03735, samples at one level of a hierarchical k-means;
     the blend between two levels is ours.
+
+    Raises:
+        WeightsError: a target without documents.
     """
+    if not counts.any():
+        raise WeightsError("the target set has no document in any cluster; give it documents.")
     group_counts = coarsened(counts, parents)[parents]
     group_generic = coarsened(generic, parents)[parents]
     empty = group_generic == 0

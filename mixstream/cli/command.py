@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mixstream import __version__
-from mixstream.cli import cluster, convert, demo, draw, inspect, plot, replay, verify, watch
+from mixstream.cli import cluster, convert, demo, draw, inspect, plan, plot, replay, verify, watch
 from mixstream.cli import set as set_weights
 from mixstream.errors import MixstreamError
 
@@ -19,6 +19,7 @@ _COMMANDS = (
     inspect,
     verify,
     draw,
+    plan,
     replay,
     plot,
     watch,

@@ -41,14 +41,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     add = parser.add_argument
     parser.set_defaults(late=_late_output)
-    add("raw", nargs="?", metavar="RAW", help="folder with a sub-folder for each domain")
-    add("out", metavar="OUT", help="the corpus: a folder or s3:// URL, new or left unfinished")
+    add("raw", nargs="?", metavar="RAW", help="folder or URL with a sub-folder a domain")
+    add("out", metavar="OUT", help="the corpus: a folder or URL, new or left unfinished")
     add("--recipe", metavar="FILE", help="TOML file with these options; the command line wins")
     add(
         "--domain",
         action="append",
         metavar="NAME=GLOB",
-        help="a domain and its files, from RAW or here; repeat it for more domains or globs",
+        help="a domain and its files, from RAW or here, or URLs; repeat it for more",
     )
     add("--tokenizer", metavar="T", help='path or name of a tokenizer, or "bytes"')
     add("--tokenizer-backend", metavar="B", help="default: the fastest that is proven equal")
@@ -68,6 +68,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--dedup", choices=("exact",), help="drop documents whose text was there before")
     add("--append", action="store_true", default=None, help="add new files to a finished corpus")
     add("--check", choices=("size", "time", "content"), help="how changed inputs are told")
+    add("--redo-changed", action="store_true", default=None, help="go on with changed inputs")
     add("--drop-domain", metavar="NAME", help="take a domain out of a finished corpus, no more")
     add("--workers", type=int, metavar="N", help="processes; default: one for each core")
     add("--memory", type=num_bytes, metavar="N", help="of all processes; default: 3/4 of all")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_command"]
 
-_ROWS_AT_ONCE = 1 << 16
 _DESCRIPTION = """\
 Draws the rows of a run again, from its log alone, and prints a line for each: step, global row,
 domain, row of the domain; with tabs between. --where turns the question round: which steps saw a
@@ -74,16 +73,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _blocks(found: Run, options: argparse.Namespace) -> Iterator[tuple[int, Addresses]]:
     """The rows asked for, block by block, each with its first global row."""
-    from mixstream.runlog.replay import replayed_sampler, row_range
+    from mixstream.runlog.replay import replayed_blocks, row_range
 
     first, end = row_range(found, rows=options.rows, steps=options.steps)
-    sampler = replayed_sampler(found, first)
-    while sampler.row < end:
-        start = sampler.row
-        addresses = sampler.take(min(_ROWS_AT_ONCE, end - start))
-        if addresses.size == 0:
-            return
-        yield start, addresses
+    for addresses in replayed_blocks(found, first, end):
+        yield first, addresses
+        first += addresses.size
 
 
 def _print_rows(

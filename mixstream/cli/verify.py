@@ -14,7 +14,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "verify",
         help="re-read every shard of a corpus and compare",
         description="Reads every shard and compares checksum, header, row count, token range and "
-        "padding with index and manifest. A line a fault; exit code 1 if there is any.",
+        "padding with index and manifest, and provenance with the rows. A line a fault; exit code "
+        "1 if there is any.",
     )
     parser.add_argument("corpus", metavar="CORPUS", help="a corpus, or a folder of MDS shards")
     parser.set_defaults(run=run)

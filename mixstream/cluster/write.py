@@ -115,13 +115,14 @@ def cluster_documents(
         raise RecipeError("a model is given, and settings for another one; leave one out.")
     reading = reading or ReadSettings()
     files = _files(Path(raw))
-    if out is not None:
-        _check_out(Path(out))
+    place = None if out is None else Path(out).absolute()
+    if place is not None:
+        _check_out(place)
     if model is None:
         model = _fitted(files, settings or ClusterSettings(), reading)
-    if out is None:
+    if place is None:
         return _deal_out(files, model, reading, None)
-    unfinished = Path(f"{out}.unfinished")
+    unfinished = place.with_name(f"{place.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
     try:
@@ -130,8 +131,8 @@ def cluster_documents(
         model.save(unfinished / MODEL_FOLDER)
         write_json(unfinished / MODEL_FOLDER / "report.json", asdict(report))
         _make_durable(unfinished)
-        os.replace(unfinished, out)
-        sync_folder(Path(out).absolute().parent)
+        os.replace(unfinished, place)
+        sync_folder(place.parent)
     except ShardError:
         raise
     except OSError as error:
@@ -146,6 +147,9 @@ def _files(raw: Path) -> list[Path]:
     passed over.
     """
     files = [raw] if raw.is_file() else list_files(raw)
+    if raw.is_dir():  # links that stand where domains may stand are followed, as by convert
+        links = sorted(path for path in raw.iterdir() if path.is_symlink() and path.is_dir())
+        files += [file for link in links for file in list_files(link)]
     beside = raw if any(file.parent != raw for file in files) else None
     files = [
         file for file in files if file.parent != beside or file.name.lower().endswith(tuple(KINDS))

@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mixstream.corpus.dedup import DEDUP, read_repeats
 from mixstream.corpus.engines import Tell
 from mixstream.corpus.plan import Unit
 from mixstream.corpus.recipe import RowSettings
@@ -59,7 +60,9 @@ class Attempt:
 
     def _run(self, unit: Unit, parent: Path, tell: Tell | None) -> UnitReport:
         folder = parent / f"{unit.digest}{_MARK}{secrets.token_hex(4)}"
-        report = run_unit(unit, self.settings, folder, tell)
+        is_deduped = self.settings.dedup is not None
+        repeats = read_repeats(unit, self.work / DEDUP) if is_deduped else None
+        report = run_unit(unit, self.settings, folder, tell, repeats)
         if self.upload is None:
             _adopt(folder, self.work / unit.digest)
         else:

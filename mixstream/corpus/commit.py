@@ -13,6 +13,7 @@ from typing import TypeAlias
 import orjson
 
 from mixstream.corpus.base import Base
+from mixstream.corpus.files import RawFile
 from mixstream.corpus.index import index_json, read_index
 from mixstream.corpus.inputs import INPUTS, Inputs, write_inputs
 from mixstream.corpus.jsonfile import Json, write_json
@@ -203,7 +204,7 @@ def described_recipe(recipe: Recipe) -> dict[str, Json]:
 
 
 def unit_pieces(
-    files: Sequence[tuple[str, Path]],
+    files: Sequence[tuple[str, RawFile]],
     parts: Sequence[tuple[Unit, UnitReport]],
     work: Path,
     *,
@@ -211,7 +212,7 @@ def unit_pieces(
 ) -> list[UnitPieces]:
     """Where a domain's units noted their pieces, and what they count from."""
     names = {path: name for name, path in files}
-    records: Counter[Path] = Counter()  # of the parts of each file so far
+    records: Counter[RawFile] = Counter()  # of the parts of each file so far
     found = []
     for unit, report in parts:
         before = []

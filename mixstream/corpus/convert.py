@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mixstream.corpus.append import appended
 from mixstream.corpus.budget import workers_within
 from mixstream.corpus.domain_files import domain_files
 from mixstream.corpus.inputs import check_known
-from mixstream.corpus.job import Job, appended, converted
+from mixstream.corpus.job import Job, converted
 from mixstream.corpus.manifest import DomainEntry, read_manifest
 from mixstream.corpus.output import open_output
 from mixstream.corpus.progress import Progress, Work
@@ -30,6 +31,7 @@ from mixstream.corpus.recipe import (
     RowSettings,
     check_size,
 )
+from mixstream.corpus.remote_listing import as_source
 from mixstream.corpus.running import Listeners
 from mixstream.corpus.tokenizers import Tokenizer, described, open_tokenizer
 from mixstream.corpus.work import finish_commit, refuse_strangers
@@ -79,6 +81,7 @@ def convert(
     dedup: str | None = None,
     append: bool = False,
     check: str = "time",
+    redo_changed: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_work: Callable[[Work], None] | None = None,
 ) -> ConversionReport:
@@ -88,9 +91,12 @@ def convert(
     on a corpus that it has finished, it changes nothing.
 
     Args:
-        raw: folder whose sub-folders are the domains; None with `domains`.
+        raw: folder whose sub-folders are the domains; None with `domains`. A path, or a URL:
+            s3://bucket/folder, gs://bucket/folder, hf://datasets/owner/name/folder or
+            sftp://user@host/folder, of which nothing is kept on this machine's disk.
         out: the corpus; new, empty, or the unfinished work of this very call. A folder, or
-            s3://bucket/folder: what is finished is uploaded and verified (see upload.py).
+            s3://bucket/folder, gs://bucket/folder or sftp://user@host/folder: what is finished is
+            uploaded and verified (see upload.py).
         tokenizer: "bytes", a path, a name or a Tokenizer; see tokenizers.open_tokenizer.
         seq_len: S, tokens a row.
         packing: "concat" (documents one after the other), "best_fit" (none cut that fits a row) or
@@ -99,17 +105,18 @@ def convert(
             memory and mix documents from further apart.
         bos: put the tokenizer's beginning-of-text id before each document. Its end-of-text id
             always follows, for from it alone a reader knows where a document ends.
-        workers: processes; the result does not depend on it.
+        workers: processes at most, which share the cores: a fast tokenizer has two or more in each,
+            so that two cores run one process. The result does not depend on it.
         memory: bytes that all processes may take together, whatever the documents; fewer workers
             run where that asks for it. Three quarters of the machine's, or of the container's, if
             not given. The result does not depend on it.
-        engine: "local" (processes of this machine) or "ray" (a cluster's cores; `raw` is a folder
-            that its machines share, and so is `out` unless it is remote). The result does not
-            depend on it.
+        engine: "local" (processes of this machine) or "ray" (a cluster's cores; `raw` is remote or
+            a folder that its machines share, and so is `out`; with dedup, `out` is a folder). The
+            result does not depend on it.
         address: of the Ray cluster; if not given, RAY_ADDRESS, or the one on this machine.
         work_folder: for a remote `out`, where this machine keeps what is not uploaded yet; if not
             given, a folder in ~/.cache/mixstream.
-        domains: glob patterns by domain, in place of sub-folders.
+        domains: glob patterns by domain, in place of sub-folders; URLs as for `raw`, too.
         end_of_text: the token that ends a document, where a tokenizer.json does not tell.
         tokenizer_backend: "gigatoken", "fastokens", "tiktoken" or "reference"; if not given, the
             fastest that is installed and gives the reference's ids on a sample of the input.
@@ -128,9 +135,13 @@ def convert(
             has: in an earlier domain, file or record. The input is read twice; see dedup.py.
         append: `out` is a finished corpus, and the files that it does not hold are added as new
             shards and new domains. Old shards stay as they are, and old rows keep their addresses.
-        check: what tells an input file of a finished corpus from another one of its name: "size",
-            "time" (size and time of change) or "content" (size and a hash of all its bytes, for
-            which the first call reads them once more).
+        check: what tells an input file of a finished or unfinished corpus from another one of its
+            name: "size", "time" (size and time of change; of a remote file what its store says of
+            its content, where it says that) or "content" (size and a hash of all its bytes, for
+            which the first call reads them once more, but for remote files).
+        redo_changed: go on with unfinished work though input files are not those it was begun
+            with: what was made of a changed, new or removed file is made anew, the rest is kept.
+            Without it such work is refused, and each file that differs is named.
         on_progress: called after each unit.
         on_work: called a few times a second with how far each domain is.
 
@@ -165,14 +176,14 @@ def convert(
             id_field=id_field,
             dedup=dedup,
         ),
-        files=domain_files(None if raw is None else Path(raw), domains, leave_out=out),
+        files=domain_files(None if raw is None else as_source(raw), domains, leave_out=output.at),
         unit_bytes=unit_bytes,
     )
-    if dedup is not None and (output.upload is not None or engine != "local"):
+    if dedup is not None and output.upload is not None and engine != "local":
         raise RecipeError(
-            f"dedup is {dedup!r}, which needs engine 'local' and a local folder for now, "
-            f"not engine {engine!r} and {output.shown}; leave dedup out, or convert here and copy "
-            f"the corpus."
+            f"dedup is {dedup!r}, for which all machines need one folder, or one machine does all: "
+            f"not engine {engine!r} and {output.shown}. Take engine 'local', or a folder that the "
+            f"cluster shares, and copy the corpus."
         )
     check_known(check)
     job = Job(
@@ -181,6 +192,7 @@ def convert(
         backend=tokenizer_backend,
         listeners=Listeners(on_progress=on_progress, on_work=on_work),
         check=check,
+        redo_changed=redo_changed,
     )
     if output.upload is None:
         finish_commit(out)

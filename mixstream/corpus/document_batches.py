@@ -129,7 +129,8 @@ def _without_repeats(found: TextBatch, repeats: NDArray[np.bool_]) -> TextBatch:
 def _changed(unit: Unit) -> RecipeError:
     return RecipeError(
         f"input files of domain {unit.domain!r} changed while they were converted "
-        f"({', '.join(map(str, unit.files[:3]))}); run the same again."
+        f"({', '.join(map(str, unit.files[:3]))}); run the same again with redo_changed=True "
+        f"(--redo-changed), which does just these anew."
     )
 
 

@@ -1,4 +1,4 @@
-"""A folder, or patterns by domain -> the raw files of each domain, in order."""
+"""A folder, or patterns by domain, here or remote -> the raw files of each domain, in order."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from mixstream.corpus.files import KINDS, file_kind, list_files, shown
+from mixstream.corpus.files import KINDS, RawFile, file_kind, list_files, shown
 from mixstream.corpus.jsonfile import MAX_NAME_BYTES, checked_name
+from mixstream.corpus.remote import Folder, RemotePath
+from mixstream.corpus.remote_listing import as_source, check_source, files_by_folder, matching_files
 from mixstream.errors import RecipeError, ShardError, SourceError
 
 __all__ = ["DomainFiles", "domain_files", "pattern_list"]
 
-DomainFiles: TypeAlias = dict[str, tuple[tuple[str, Path], ...]]
+DomainFiles: TypeAlias = dict[str, tuple[tuple[str, RawFile], ...]]
 """For each domain its files in order, each with its name in the corpus's records."""
 
 _TAKEN_NAMES = ("corpus.json", "inputs.json", "hashes.bin")  # files of a corpus beside its domains
 
 
 def domain_files(
-    raw: Path | None, patterns: Mapping[str, str | Sequence[str]] | None, *, leave_out: Path
+    raw: Folder | None, patterns: Mapping[str, str | Sequence[str]] | None, *, leave_out: Folder
 ) -> DomainFiles:
     """The files of each domain, domains in order of their names.
 
     Args:
         raw: folder whose sub-folders are the domains; with patterns, the folder they start from.
         patterns: glob patterns by domain, in place of the sub-folders; "**" goes through folders,
-            and a pattern that matches a folder takes the files in it.
+            and a pattern that matches a folder takes the files in it. One with a scheme (s3://)
+            is of remote storage, whatever raw is.
         leave_out: the output, which may lie within raw, and then is no input.
 
     Raises:
@@ -41,13 +44,17 @@ def domain_files(
             "nothing to convert: give a folder with a sub-folder for each domain, or patterns by "
             "domain (--domain name=glob, or [domains] in a recipe file)."
         )
-    if raw is not None and not raw.is_dir():
+    if isinstance(raw, Path) and not raw.is_dir():
         raise RecipeError(f"{shown(raw)} is no folder; give one with a sub-folder for each domain.")
+    found: DomainFiles
     if patterns:
         start = raw or Path()
         found = {
             name: _matches(name, start, patterns[name], leave_out) for name in sorted(patterns)
         }
+    elif isinstance(raw, RemotePath):
+        check_source(raw)
+        found = {**files_by_folder(raw, _remote(leave_out))}
     else:
         assert raw is not None, "no folder and no patterns"
         folders = _sub_folders(raw, leave_out)
@@ -66,14 +73,14 @@ def pattern_list(patterns: str | Sequence[str], of: str) -> list[str]:
     return list(listed)
 
 
-def _sub_folders(raw: Path, leave_out: Path) -> list[Path]:
+def _sub_folders(raw: Path, leave_out: Folder) -> list[Path]:
     """The domains' folders in order of their names; hidden ones and the output are none."""
     try:
         entries = sorted(raw.iterdir(), key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
         raise SourceError(f"{shown(raw)}: cannot list this folder ({error.strerror}).") from error
     entries = [entry for entry in entries if not entry.name.startswith((".", "_"))]
-    folders = [each for each in entries if each.is_dir() and each.resolve() != leave_out.resolve()]
+    folders = [each for each in entries if each.is_dir() and not _is_same(each, leave_out)]
     if not folders:
         raise RecipeError(
             f"{shown(raw)} has no sub-folders; put each domain's files into one of its own, or "
@@ -88,17 +95,47 @@ def _sub_folders(raw: Path, leave_out: Path) -> list[Path]:
     return folders
 
 
-def _in_folder(folder: Path, leave_out: Path) -> tuple[tuple[str, Path], ...]:
+def _in_folder(folder: Path, leave_out: Folder) -> tuple[tuple[str, Path], ...]:
     files = [path for path in list_files(folder) if not _lies_in(path, leave_out)]
     return tuple((path.relative_to(folder).as_posix(), path) for path in files)
 
 
 def _matches(
-    name: str, base: Path, patterns: str | Sequence[str], leave_out: Path
-) -> tuple[tuple[str, Path], ...]:
+    name: str, base: Folder, patterns: str | Sequence[str], leave_out: Folder
+) -> tuple[tuple[str, RawFile], ...]:
     """The files of one domain's patterns, each once, in order of their names."""
+    listed = [
+        pattern.removeprefix("file://")
+        for pattern in pattern_list(patterns, f"the pattern of domain {name!r}")
+    ]
+    placed = [_placed(base, pattern) for pattern in listed]
+    remote = [pattern for pattern in placed if isinstance(pattern, RemotePath)]
+    for pattern in remote:
+        check_source(pattern)
+    if not remote:
+        start = base if isinstance(base, Path) else Path()  # else all of them are absolute
+        return _local_matches(name, start, listed, leave_out)
+    if len(remote) < len(placed):
+        raise RecipeError(
+            f"the patterns of domain {name!r} are partly here and partly in remote storage; "
+            f"name the files of a domain in one place, or make two domains of them."
+        )
+    return matching_files(name, remote, _remote(leave_out))
+
+
+def _placed(base: Folder, pattern: str) -> Folder:
+    """A pattern with the folder it starts from, as far as either is remote."""
+    found = as_source(pattern)
+    if isinstance(found, RemotePath) or isinstance(base, Path) or found.is_absolute():
+        return found
+    return base / pattern.rstrip("/")
+
+
+def _local_matches(
+    name: str, base: Path, patterns: Sequence[str], leave_out: Folder
+) -> tuple[tuple[str, RawFile], ...]:
     found: dict[str, Path] = {}
-    for pattern in pattern_list(patterns, f"the pattern of domain {name!r}"):
+    for pattern in patterns:
         start = "" if Path(pattern).is_absolute() else str(base)
         matches = [
             Path(start, match)
@@ -125,11 +162,21 @@ def _is_left_out(match: str, pattern: str) -> bool:
     return any(part.startswith("_") or part.lower().endswith(".tmp") for part in wild)
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
+def _remote(folder: Folder) -> RemotePath | None:
+    return folder if isinstance(folder, RemotePath) else None
+
+
+def _is_same(path: Path, folder: Folder) -> bool:
+    return isinstance(folder, Path) and path.resolve() == folder.resolve()
+
+
+def _lies_in(path: Path, folder: Folder) -> bool:
+    if not isinstance(folder, Path):
+        return False
     return folder.exists() and folder.resolve() in path.resolve().parents
 
 
-def _check_endings(paths: Sequence[Path]) -> None:
+def _check_endings(paths: Sequence[RawFile]) -> None:
     """Refuses files that cannot be read before any is read, all of them at once."""
     faults = []
     for path in paths:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 from mixstream.corpus.base import Base, remembered
 from mixstream.corpus.inputs import INPUTS, inputs_json, read_inputs, without, write_inputs
 from mixstream.corpus.manifest import fingerprint, read_manifest, write_manifest
+from mixstream.corpus.remote import RemotePath, as_folder
 from mixstream.corpus.work import finish_commit, locked_corpus
 from mixstream.errors import RecipeError
 
@@ -26,7 +26,13 @@ def drop_domain(out: str | os.PathLike[str], name: str) -> None:
         RecipeError: no such domain, the last one, or another process is at work there.
         ShardError: no corpus, or one that cannot be written.
     """
-    out = Path(out)
+    place = as_folder(out)
+    if isinstance(place, RemotePath):
+        raise RecipeError(
+            f"a domain is dropped from a corpus in a local folder, and {place} is remote. Give it "
+            f"weight 0, or convert again without it."
+        )
+    out = place
     finish_commit(out)
     with locked_corpus(out):
         manifest = read_manifest(out)

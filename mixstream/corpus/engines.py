@@ -77,7 +77,7 @@ def run_all(
     )
     counts = np.frombuffer(told, np.int64).reshape(-1, 3)
     try:
-        with _stop_by_hand_held_back():
+        with _stop_by_hand_held_back(), _one_blas_thread():
             tasks_of = {
                 pool.submit(_run_in_worker, number, task): task for number, task in enumerate(tasks)
             }
@@ -153,6 +153,23 @@ def _stop_by_hand_held_back() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
             if caught:
                 signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Processes that start here do no algebra; numpy would start a thread a core in each for it.
+
+    They look when numpy is imported, which is before any line of ours runs in them.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    is_ours = name not in os.environ
+    if is_ours:
+        os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if is_ours:
+            os.environ.pop(name, None)
 
 
 _worker: dict[str, Any] = {}

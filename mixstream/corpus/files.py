@@ -11,13 +11,15 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, TypeAlias, cast
 
+from mixstream.corpus.remote_file import RemoteFile
 from mixstream.errors import SourceError
 
 __all__ = [
     "FileKind",
     "Meter",
+    "RawFile",
     "described",
     "file_kind",
     "list_files",
@@ -25,6 +27,9 @@ __all__ = [
     "read_lines_within",
     "shown",
 ]
+
+RawFile: TypeAlias = "Path | RemoteFile"
+"""A raw file, here or in remote storage."""
 
 MAX_CHUNK_BYTES = 2**20
 MIN_CHUNK_BYTES = 2**17
@@ -59,13 +64,13 @@ KINDS = {
 """Every ending that mixstream reads."""
 
 
-def shown(path: Path) -> str:
+def shown(path: RawFile) -> str:
     """The path as one printable line: quoted and escaped where it holds newlines or odd bytes."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 
 
-def file_kind(path: Path) -> FileKind:
+def file_kind(path: RawFile) -> FileKind:
     """What the ending of the name says, upper case or lower.
 
     Raises:
@@ -138,7 +143,7 @@ _NOT_A_FILE = "not a file but a fifo, socket, device or folder. Move it out of t
 
 
 def read_bytes(
-    path: Path, compression: str = "none", meter: Meter | None = None
+    path: RawFile, compression: str = "none", meter: Meter | None = None
 ) -> Iterator[bytes]:
     """The bytes of a file, decompressed, in chunks of 1 byte to 1 MiB.
 
@@ -156,7 +161,7 @@ def read_bytes(
 
 
 def read_lines_within(
-    path: Path, start: int, end: int, meter: Meter | None = None
+    path: RawFile, start: int, end: int, meter: Meter | None = None
 ) -> Iterator[bytes]:
     r"""The lines that begin in a range of bytes of a raw file, whole, in chunks of up to 1 MiB.
 
@@ -182,7 +187,7 @@ def read_lines_within(
 
 
 def read_pieces(
-    path: Path, piece_bytes: int, *, start: int = 0, meter: Meter | None = None
+    path: RawFile, piece_bytes: int, *, start: int = 0, meter: Meter | None = None
 ) -> Iterator[bytes]:
     """The raw bytes of a regular file, at most `piece_bytes` at a time; or SourceError."""
     try:
@@ -269,7 +274,7 @@ def _zstd_codec() -> _Codec:
 _CODECS: dict[str, Callable[[], _Codec]] = {"gzip": _gzip_codec, "zstd": _zstd_codec}
 
 
-def _decompressed(path: Path, codec: _Codec, meter: Meter | None) -> Iterator[bytes]:
+def _decompressed(path: RawFile, codec: _Codec, meter: Meter | None) -> Iterator[bytes]:
     frame: _Frame | None = None
     frame_start = offset = 0
     for piece in read_pieces(path, codec.piece_bytes, meter=meter):
@@ -298,7 +303,7 @@ def _decompressed(path: Path, codec: _Codec, meter: Meter | None) -> Iterator[by
 
 
 def _damage(
-    path: Path, codec: _Codec, error: object, frame_start: int, rest: bytes, at: int
+    path: RawFile, codec: _Codec, error: object, frame_start: int, rest: bytes, at: int
 ) -> SourceError:
     looks = described(rest)
     if at == frame_start and looks != codec.name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeAlias
@@ -12,9 +13,10 @@ from typing import TypeAlias
 import xxhash
 
 from mixstream.corpus.domain_files import DomainFiles
-from mixstream.corpus.files import read_bytes
+from mixstream.corpus.files import RawFile, read_bytes
 from mixstream.corpus.jsonfile import Json, read_object, wanted, write_json
 from mixstream.corpus.plan import file_status
+from mixstream.corpus.remote_file import RemoteFile
 from mixstream.errors import RecipeError
 
 __all__ = [
@@ -27,7 +29,9 @@ __all__ = [
     "inputs_of",
     "new_files",
     "read_inputs",
+    "refuse_unfinished",
     "shown_name",
+    "stated_inputs",
     "write_inputs",
 ]
 
@@ -47,8 +51,9 @@ class Input:
     num_bytes: int
     mtime_ns: int
     """Time of its last change, nanoseconds since 1970."""
-    xxh3_128: str | None
-    """Hex digits of its bytes; None where nobody asked."""
+    content: str | None
+    """What tells its bytes from others: the hex digits of their xxh3_128, or what a store says of a
+    remote file (see store.Listed), which costs nothing. None where nobody asked."""
 
 
 Inputs: TypeAlias = dict[str, dict[str, Input]]
@@ -72,8 +77,10 @@ def inputs_of(files: DomainFiles, check: str) -> Inputs:
     }
 
 
-def _input(path: Path, with_content: bool) -> Input:
+def _input(path: RawFile, with_content: bool) -> Input:
     status, digest = file_status(path), xxhash.xxh3_128()
+    if isinstance(path, RemoteFile) and path.content is not None:
+        return Input(status.st_size, status.st_mtime_ns, path.content)
     if with_content:
         for piece in read_bytes(path):
             digest.update(piece)
@@ -85,7 +92,7 @@ def write_inputs(path: Path, inputs: Inputs) -> None:
     """Writes inputs.json whole or not at all."""
     value: Json = {
         domain: [
-            [name, each.num_bytes, each.mtime_ns, each.xxh3_128] for name, each in files.items()
+            [name, each.num_bytes, each.mtime_ns, each.content] for name, each in files.items()
         ]
         for domain, files in inputs.items()
     }
@@ -96,13 +103,15 @@ def read_inputs(folder: Path) -> Inputs | None:
     """What inputs.json of a corpus says; None for one that has none."""
     if not (folder / INPUTS).exists():
         return None
-    stated = read_object(folder / INPUTS)
+    return stated_inputs(read_object(folder / INPUTS), str(folder / INPUTS))
+
+
+def stated_inputs(stated: dict[str, object], place: str) -> Inputs:
+    """What the content of an inputs.json says, which stands in some place."""
     return {
         domain: {
             name: Input(num_bytes, mtime_ns, digest)
-            for name, num_bytes, mtime_ns, digest in wanted(
-                stated, domain, list, str(folder / INPUTS)
-            )
+            for name, num_bytes, mtime_ns, digest in wanted(stated, domain, list, place)
         }
         for domain in stated
     }
@@ -120,13 +129,15 @@ def inputs_json(inputs: Inputs) -> dict[str, Json]:
     return found
 
 
-def differences(now: Inputs, then: Inputs, check: str) -> Iterator[str]:
+def differences(
+    now: Inputs, then: Inputs, check: str, of_new: str = "append takes new files"
+) -> Iterator[str]:
     """A line for each file that is not as it was, is new, or is gone."""
     for domain in sorted({*now, *then}):
         files, known = now.get(domain, {}), then.get(domain, {})
         for name in dict.fromkeys([*files, *known]):
             if name not in known:
-                yield f"{domain}/{name} is new (append takes new files)"
+                yield f"{domain}/{name} is new ({of_new})"
             elif name not in files:
                 yield f"{domain}/{name} is gone"
             elif what := _difference(files[name], known[name], check):
@@ -136,13 +147,23 @@ def differences(now: Inputs, then: Inputs, check: str) -> Iterator[str]:
 def _difference(now: Input, then: Input, check: str) -> str | None:
     if now.num_bytes != then.num_bytes:
         return f"has {now.num_bytes:,} bytes and had {then.num_bytes:,}"
-    if check == "time" and now.mtime_ns != then.mtime_ns:
-        return "was changed since, though not in size (check='size' takes it for the same)"
-    if check == "content" and then.xxh3_128 is None:
+    if check == "size":
+        return None
+    if now.content is not None and then.content is not None:
+        return None if now.content == then.content else "has another content"
+    if check == "content":
         return "was converted without check='content', so that its content cannot be compared"
-    if check == "content" and now.xxh3_128 != then.xxh3_128:
-        return "has another content"
+    if now.mtime_ns != then.mtime_ns:
+        return (
+            f"was changed since, though not in size: at {_shown_time(now)}, and before at "
+            f"{_shown_time(then)} (check='size' takes it for the same)"
+        )
     return None
+
+
+def _shown_time(file: Input) -> str:
+    found = datetime.fromtimestamp(file.mtime_ns // 10**9, timezone.utc)
+    return found.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def new_files(files: DomainFiles, known: Inputs, check: str, place: str) -> DomainFiles:
@@ -178,13 +199,32 @@ def new_files(files: DomainFiles, known: Inputs, check: str, place: str) -> Doma
     return found
 
 
-def refuse(faults: list[str], place: str) -> None:
+def refuse_unfinished(now: Inputs, begun: Inputs | None, check: str, place: str) -> None:
+    """Raises RecipeError where unfinished work in some place was begun with other files.
+
+    Args:
+        now: what is asked for.
+        begun: what was; None where nobody noted it.
+        check: one of CHECKS.
+        place: where the work is.
+    """
+    faults = [] if begun is None else list(differences(now, begun, check, "not there then"))
+    refuse(
+        faults,
+        f"the unfinished work in {place}",
+        "Give the same files again; or redo what changed and keep the rest: redo_changed=True "
+        "(--redo-changed).",
+    )
+
+
+def refuse(
+    faults: list[str], place: str, mend: str = "Give the same again, or name another folder."
+) -> None:
     """Raises RecipeError if there are any, naming the first."""
     if faults:
         more = f", and {len(faults) - _SHOWN:,} more differ" if len(faults) > _SHOWN else ""
         raise RecipeError(
-            f"{place} was made from other files: {'; '.join(faults[:_SHOWN])}{more}. Give the same "
-            f"again, or name another folder."
+            f"{place} was made from other files: {'; '.join(faults[:_SHOWN])}{more}. {mend}"
         )
 
 

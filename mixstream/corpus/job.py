@@ -1,4 +1,4 @@
-"""A checked recipe -> a corpus, made anew or grown: under a lock, unit by unit, then into place."""
+"""A checked recipe -> a corpus: under a lock, unit by unit, then into place."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ from typing import TypeAlias, cast
 from mixstream.corpus.base import Base
 from mixstream.corpus.commit import plan_moves
 from mixstream.corpus.dedup import DEDUP, HASHES, kept_hashes
-from mixstream.corpus.inputs import Inputs, inputs_of, new_files, read_inputs, without
+from mixstream.corpus.inputs import (
+    Inputs,
+    read_inputs,
+    refuse_unfinished,
+    stated_inputs,
+)
 from mixstream.corpus.jsonfile import Json, read_object
-from mixstream.corpus.machine import num_cores
+from mixstream.corpus.machine import processes_and_threads
 from mixstream.corpus.manifest import read_manifest
 from mixstream.corpus.output import Output
 from mixstream.corpus.plan import planned_units
 from mixstream.corpus.recipe import Recipe
 from mixstream.corpus.running import Listeners, finished_units, first_examples, run_units
 from mixstream.corpus.samples import sample_texts
+from mixstream.corpus.tokenizers.backends import FastTokenizer
 from mixstream.corpus.tokenizers.proof import proven_tokenizer
 from mixstream.corpus.tokenizers.vocabulary import Reference
 from mixstream.corpus.work import (
     WORK,
+    Asked,
     is_appending,
     is_finished,
     own_work,
     refuse_other,
-    remove_work,
 )
-from mixstream.errors import RecipeError
 
-__all__ = ["Examples", "Job", "appended", "converted"]
+__all__ = ["Examples", "Job", "begin_work", "converted", "run_job"]
 
 Examples: TypeAlias = dict[str, dict[str, list[str]]]
 """Domain -> reason -> where the first dropped documents stand."""
@@ -53,6 +58,14 @@ class Job:
     """Who is told how far it is."""
     check: str
     """One of inputs.CHECKS."""
+    redo_changed: bool = False
+    """Whether unfinished work goes on with other input files than it was begun with."""
+
+    @property
+    def asked(self) -> Asked:
+        """How input files are compared with those of unfinished work."""
+        is_here = self.output.upload is None
+        return Asked(check=self.check, redo_changed=self.redo_changed, is_kept_here=is_here)
 
 
 def converted(job: Job, recipe: Recipe) -> Examples:
@@ -64,19 +77,20 @@ def converted(job: Job, recipe: Recipe) -> Examples:
     output, out = job.output, job.output.folder
     output.fetch_manifest()
     if is_finished(out, recipe, job.check):
-        output.clean()  # what a kill in the very last step left
+        if output.appended_to() != read_manifest(out).fingerprint:
+            output.clean()  # what a kill in the very last step left
         if not is_appending(out):
             shutil.rmtree(out / WORK, ignore_errors=True)
         return {}
-    with own_work(out, recipe) as work:
+    with own_work(out, recipe, job.asked) as work:
         if (out / "corpus.json").exists():  # by another process, before this one had the lock
             shutil.rmtree(work, ignore_errors=True)
         if is_finished(out, recipe, job.check):
             return {}
-        _begin(output, work)
+        begin_work(job, work)
         examples: Examples = {}
         if not (work / "commit.json").exists():
-            examples = _run(job, recipe, work)
+            examples = run_job(job, recipe, work)
         output.place(work)
         output.clean()
         shutil.rmtree(work, ignore_errors=True)
@@ -85,56 +99,27 @@ def converted(job: Job, recipe: Recipe) -> Examples:
     return examples
 
 
-def appended(job: Job, recipe: Recipe) -> Examples:
-    """Adds the recipe's files that a finished corpus does not hold; without any, does nothing.
-
-    Raises:
-        RecipeError: no finished corpus of these settings, or files of it are not as they were.
-    """
-    out = job.output.folder
-    if job.output.upload is not None or not (out / "corpus.json").exists():
-        raise RecipeError(
-            f"append adds to a finished corpus in a local folder, and {job.output.shown} is none; "
-            f"leave append out to make or finish it."
-        )
-    base, known = Base(folder=out, manifest=read_manifest(out)), read_inputs(out)
-    if known is None:
-        raise RecipeError(
-            f"the corpus {out} was made before mixstream noted its input files (inputs.json), so "
-            f"nobody can tell which are new; convert it again."
-        )
-    settings: dict[str, Json] = {**recipe.rows.described(), "unit_bytes": recipe.unit_bytes}
-    then = {key: value for key, value in base.manifest.recipe.items() if key != "inputs"}
-    refuse_other(settings, then, f"the corpus {out}")
-    known = without(known, base.manifest.domains)
-    fresh = replace(recipe, files=new_files(recipe.files, known, job.check, f"the corpus {out}"))
-    if not fresh.files or not is_appending(out):
-        remove_work(out)  # what a kill in the very last step left
-    if not fresh.files:
-        return {}
-    with own_work(out, fresh, append_to=base.manifest.fingerprint) as work:
-        if read_manifest(out).fingerprint != base.manifest.fingerprint:
-            raise RecipeError(f"another process has changed the corpus {out}; run the same again.")
-        job.output.begin(work)
-        examples = _run(job, fresh, work, base=base, known=known)
-        job.output.place(work)
-        shutil.rmtree(work, ignore_errors=True)
-    return examples
-
-
-def _run(
+def run_job(
     job: Job, recipe: Recipe, work: Path, *, base: Base | None = None, known: Inputs | None = None
 ) -> Examples:
     """Runs all units and plans how they come into place."""
     output, workers = job.output, job.workers
-    recipe = _proven(recipe, job.backend, min(workers, len(planned_units(recipe))))
-    run = partial(output.run, settings=recipe.rows, work=work, workers=workers)
+    processes, threads = processes_and_threads(workers, len(planned_units(recipe)))
+    if output.engine == "ray":
+        threads = 1  # a unit has one core there
+    recipe = _proven(recipe, job.backend, threads)
+    if not isinstance(recipe.rows.tokenizer, FastTokenizer):
+        processes = workers
+    run = partial(output.run, settings=recipe.rows, work=work, workers=processes)
     is_deduped = recipe.rows.dedup is not None
-    earlier = output.folder / HASHES if is_deduped and base is not None else None
-    run_units(recipe, work, run, job.listeners, workers=workers, earlier=earlier)
+    earlier = base.folder / HASHES if is_deduped and base is not None else None
+    hashes = partial(output.each, workers=workers)
+    run_units(recipe, work, run, job.listeners, run_hashes=hashes, earlier=earlier)
     finished = finished_units(recipe, work)
     inputs = {name: dict(files) for name, files in (known or {}).items()}
-    for name, files in inputs_of(recipe.files, job.check).items():
+    begun = read_inputs(work)
+    assert begun is not None, "own_work notes them"
+    for name, files in begun.items():
         inputs.setdefault(name, {}).update(files)
     more = []
     if is_deduped:
@@ -144,21 +129,30 @@ def _run(
     return {name: first_examples(finished[name]) for name in finished}
 
 
-def _proven(recipe: Recipe, backend: str | None, num_processes: int) -> Recipe:
+def _proven(recipe: Recipe, backend: str | None, threads: int) -> Recipe:
     """The same recipe with the fastest back end for its tokenizer, proven on its documents."""
     tokenizer = recipe.rows.tokenizer
     proven = proven_tokenizer(
         tokenizer,
         sample_texts(recipe) if isinstance(tokenizer, Reference) else (),
         backend=backend,
-        threads=max(1, num_cores() // num_processes),
+        threads=threads,
     )
     return replace(recipe, rows=replace(recipe.rows, tokenizer=proven))
 
 
-def _begin(output: Output, work: Path) -> None:
+def begin_work(job: Job, work: Path) -> None:
     """Makes the work folder know what is finished; refuses a remote OUT with other work in it."""
-    started = output.begin(work)
-    if started is not None:
-        asked = cast("Mapping[str, Json]", read_object(work / "recipe.json"))
-        refuse_other(asked, started, f"the unfinished work in {output.shown}")
+    shown, begun = job.output.shown, job.output.begin(work)
+    if begun is None:
+        return
+    recipe, inputs = begun
+    asked = cast("Mapping[str, Json]", read_object(work / "recipe.json"))
+    refuse_other(asked, recipe, f"the unfinished work in {shown}")
+    then = None if inputs is None else stated_inputs(inputs, f"inputs.json in {shown}")
+    now = read_inputs(work)
+    assert now is not None, "own_work notes them"
+    if then is None or job.redo_changed:
+        job.output.note_inputs(work)
+    else:
+        refuse_unfinished(now, then, job.check, str(shown))

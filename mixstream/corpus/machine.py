@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["memory_bytes", "num_cores"]
+__all__ = ["memory_bytes", "num_cores", "processes_and_threads"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PROCESS = Path("/proc/self/cgroup")
@@ -16,6 +16,21 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processes_and_threads(workers: int, num_tasks: int) -> tuple[int, int]:
+    """How many processes run tasks whose tokenizer takes threads, and how many threads each.
+
+    A process costs 0.5 s of a core before it encodes anything, so each gets two threads or more;
+    beyond, the part that one thread does (reading, packing) would hold them up.
+
+    Args:
+        workers: processes that were asked for, >= 1.
+        num_tasks: >= 1.
+    """
+    cores = num_cores()
+    processes = max(1, min(workers, num_tasks, cores // 2))
+    return processes, max(1, cores // processes)
 
 
 def memory_bytes(cgroup: Path = _CGROUP, process: Path = _PROCESS) -> int:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import xxhash
 
-from mixstream.corpus.failures import Failure, failure_of, failure_text
 from mixstream.corpus.remote import RemotePath
+from mixstream.corpus.retry import Failed, tried
+from mixstream.corpus.shard import write_whole
 from mixstream.corpus.storage import StorageSettings
+from mixstream.corpus.store import Digests, Store
 from mixstream.errors import (
     ShardCorruptError,
     ShardError,
@@ -28,57 +27,12 @@ from mixstream.errors import (
     ShardUnreachableError,
 )
 
-__all__ = ["Digests", "Found", "ObjectFolder", "Store", "digests_of"]
+__all__ = ["ObjectFolder", "digests_of", "file_digests", "write_error"]
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger("mixstream")
-_MIN_ATTEMPTS = 3
 _CHUNK_BYTES = 2**20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Digests:
-    """What tells the bytes of a file from others."""
-
-    num_bytes: int
-    md5: str
-    """Hex digits, as all others: what stores compute by themselves."""
-    sha256: str
-    """What S3 compares with the bytes that reach it."""
-    xxh3: str
-    """xxh3_64, as the index of a domain names it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """An object as its store knows it."""
-
-    num_bytes: int
-    md5: str | None
-    """Of its bytes, as the store found them; None where it does not say."""
-
-
-class Store(Protocol):
-    """What a kind of storage must do; names are relative to one folder. Errors are its SDK's."""
-
-    def stat(self, name: str) -> Found | None:
-        """The object, or None where there is none."""
-
-    def send(self, name: str, path: Path, digests: Digests) -> None:
-        """Make a whole object of a file; a store that checks digests itself is given them."""
-
-    def copy(self, source: str, target: str) -> None:
-        """Make a whole object of another one, within the store."""
-
-    def read(self, name: str) -> Iterator[bytes]:
-        """The object's bytes."""
-
-    def names(self, prefix: str) -> Iterator[str]:
-        """The names of all objects that begin so."""
-
-    def remove(self, names: Sequence[str]) -> None:
-        """Remove objects; those that are not there are passed over."""
 
 
 def digests_of(chunks: Iterable[bytes]) -> Digests:
@@ -160,6 +114,24 @@ class ObjectFolder:
             return None
         return self._tried(name, lambda: b"".join(self._store.read(name)))
 
+    def fetch(self, name: str, path: Path) -> bool:
+        """Make a file of the object, which appears whole; False where there is none."""
+        found = self._tried(name, lambda: self._store.stat(name))
+        if found is None:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(self._settings.max_corrupt_downloads):
+            self._tried(name, lambda: write_whole(path, map(bytes, self._store.read(name))))
+            local = file_digests(path)
+            if local.num_bytes == found.num_bytes and found.md5 in (None, local.md5):
+                return True
+        path.unlink()
+        raise ShardCorruptError(
+            f"{self.remote / name} does not come as it was stored, in "
+            f"{self._settings.max_corrupt_downloads} attempts. Bytes change on the way: mend that, "
+            f"then run the same again."
+        )
+
     def names(self, prefix: str = "") -> list[str]:
         """The sorted names of all objects that begin so."""
         return self._tried(prefix, lambda: sorted(self._store.names(prefix)))
@@ -196,61 +168,29 @@ class ObjectFolder:
 
     def _tried(self, name: str, call: Callable[[], T]) -> T:
         """What a call gives, tried for retry_seconds and three times at least."""
-        started, attempts = time.monotonic(), 0
-        while True:
-            attempts += 1
-            try:
-                return call()
-            except Exception as error:  # an SDK's own: sorted here, and raised
-                seconds = time.monotonic() - started
-                failure: Failure = "unreachable" if _is_passing(error) else failure_of(error)
-                is_over = seconds >= self._settings.retry_seconds and attempts >= _MIN_ATTEMPTS
-                if failure != "unreachable" or is_over:
-                    place = self.remote / name if name else self.remote
-                    raise _write_error(failure, place, error, (attempts, seconds)) from error
-                mean = self._settings.first_wait_seconds * 2.0 ** min(attempts - 1, 30)
-                pause = min(mean, self._settings.max_wait_seconds) * random.uniform(0.5, 1.5)
-                _LOG.warning(
-                    "%s: attempt %d failed (%s); again in %.1f s",
-                    self.remote / name,
-                    attempts,
-                    failure_text(error),
-                    pause,
-                )
-            time.sleep(pause)
+        place = self.remote / name if name else self.remote
+        return tried(call, self._settings, place, lambda failed: write_error(failed, place))
 
 
-_PASSING = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"}
-"""What S3 answers with status 400 where the bytes were spoiled or lost on the way."""
-
-
-def _is_passing(error: BaseException) -> bool:
-    response = getattr(error, "response", None)
-    said = response.get("Error", {}) if isinstance(response, Mapping) else {}
-    return said.get("Code") in _PASSING
-
-
-def _write_error(
-    failure: Failure, remote: RemotePath, error: BaseException, spent: tuple[int, float]
-) -> ShardError:
-    attempts, seconds = spent
-    detail = failure_text(error)
-    tried = f"{attempts} attempt{'s' if attempts > 1 else ''}"
-    if failure == "missing":
+def write_error(failed: Failed, remote: RemotePath) -> ShardError:
+    """The error of an object or folder that cannot be written."""
+    if failed.failure == "missing":
         return ShardMissingError(
-            f"{remote} cannot be written ({tried}): {detail}. Make the bucket or folder first."
+            f"{remote} cannot be written ({failed.tried}): {failed.detail}. Make the bucket or "
+            f"folder first."
         )
-    if failure == "forbidden":
+    if failed.failure == "forbidden":
         return ShardForbiddenError(
-            f"{remote} may not be written ({tried}): {detail}. Check the key, the secret and their "
-            f"rights: to list, read, write and delete. Then run the same again."
+            f"{remote} may not be written ({failed.tried}): {failed.detail}. Check the key, the "
+            f"secret and their rights: to list, read, write and delete. Then run the same again."
         )
-    if failure == "misused":
+    if failed.failure == "misused":
         return ShardError(
-            f"{remote} cannot be written with what is installed or set here ({tried}): {detail}. "
-            f"Mend that, then run the same again."
+            f"{remote} cannot be written with what is installed or set here ({failed.tried}): "
+            f"{failed.detail}. Mend that, then run the same again."
         )
     return ShardUnreachableError(
-        f"{remote} could not be written in {tried} over {seconds:.1f} s; the last one failed with "
-        f"{detail}. What was uploaded is kept: check endpoint and network, then run the same again."
+        f"{remote} could not be written in {failed.tried} over {failed.seconds:.1f} s; the last "
+        f"one failed with {failed.detail}. What was uploaded is kept: check endpoint and network, "
+        f"then run the same again."
     )

@@ -22,7 +22,7 @@ from mixstream.corpus.ray_engine import run_on_ray
 from mixstream.corpus.recipe import RowSettings
 from mixstream.corpus.remote import RemotePath, as_folder
 from mixstream.corpus.unit import UnitReport, run_unit
-from mixstream.corpus.upload import Upload, default_work_folder
+from mixstream.corpus.upload import Begun, Upload, default_work_folder
 from mixstream.errors import RecipeError
 
 __all__ = ["ENGINES", "Output", "open_output"]
@@ -49,15 +49,33 @@ class Output:
         """OUT as `open_corpus` takes it."""
         return self.folder if self.upload is None else self.upload.remote.url
 
+    @property
+    def at(self) -> Path | RemotePath:
+        """OUT itself."""
+        return self.folder if self.upload is None else self.upload.remote
+
     def fetch_manifest(self) -> None:
         """Make `folder` hold the corpus.json of a remote OUT, or none. Raises as Upload does."""
         if self.upload is not None:
             self.upload.fetch_manifest(self.folder)
 
-    def begin(self, work: Path) -> dict[str, object] | None:
-        """Make the locked work folder know what is finished; the recipe.json of a remote one."""
+    def begin(self, work: Path) -> Begun | None:
+        """Make the locked work folder know what is finished.
+
+        Returns:
+            What unfinished work in a remote OUT was begun with; see Upload.begin.
+        """
         remove_attempts(work)
         return None if self.upload is None else self.upload.begin(work)
+
+    def appended_to(self) -> str | None:
+        """Fingerprint of the corpus that unfinished work in a remote OUT appends to, if it does."""
+        return None if self.upload is None else self.upload.appended_to()
+
+    def note_inputs(self, work: Path) -> None:
+        """Make the work folder of a remote OUT know the inputs of this one."""
+        assert self.upload is not None, "it was begun"
+        self.upload.note_inputs(work)
 
     def run(
         self,
@@ -98,6 +116,18 @@ class Output:
             yield from run_all(attempt, units, workers=workers, on_counts=on_counts)
         if self.upload is not None:
             self.upload.fetch_reports(work)
+
+    def each(
+        self, task: Callable[[Unit, Tell], object], units: Sequence[Unit], workers: int
+    ) -> None:
+        """Runs another task of every unit; raises what run_all and run_on_ray raise."""
+        if self.engine == "ray":
+            tasks = [anywhere(unit) for unit in units]
+            for _ in run_on_ray(task, tasks, address=self.address):
+                pass
+        else:
+            for _ in run_all(task, units, workers=workers):
+                pass
 
     def place(self, work: Path) -> None:
         """Gives every file its final name, as commit.json says."""
@@ -140,6 +170,8 @@ def open_output(
             f"unit on each of its cores and watches its own memory. Leave both out."
         )
     remote = as_folder(out)
+    if isinstance(remote, RemotePath) and remote.scheme == "file":
+        remote = Path(remote.url.removeprefix("file://"))
     if not isinstance(remote, RemotePath):
         if work is not None:
             raise RecipeError(

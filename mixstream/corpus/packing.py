@@ -1,4 +1,4 @@
-"""Token ids of documents -> rows of seq_len ids; and what a row tells: its padding and segments.
+"""Token ids of documents -> rows of seq_len ids.
 
 Every document comes with its end id, holds at least one id before it, and no end id inside. So
 inside a row an end id right after an end id is always padding, while an end id in column 0 is
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from mixstream.arrays import Counts, Rows, Tokens
 from mixstream.corpus.best_fit import best_fit_bins, rows_of_bins
-from mixstream.corpus.places import OnPlaces, bin_places, concat_places, pad_places
+from mixstream.corpus.places import OnPlaces, bin_places, concat_places, cut_pieces, pad_places
 from mixstream.errors import RecipeError
 
 __all__ = [
@@ -28,10 +28,7 @@ __all__ = [
     "ConcatPacker",
     "Packer",
     "PadPacker",
-    "num_padding",
     "open_packer",
-    "padding_mask",
-    "segment_starts",
 ]
 
 POLICIES = ("concat", "best_fit", "pad")
@@ -58,7 +55,8 @@ class Packer(Protocol):
             lengths: (n,) int64, ids of each document, all >= 2; they sum to T.
 
         Yields:
-            (r, S) in the packer's dtype, r >= 0. The documents are taken when all is read.
+            (r, S) in the packer's dtype, r >= 0; the next block may be written over it. The
+            documents are taken when all is read.
         """
         ...
 
@@ -185,7 +183,8 @@ class PadPacker:
         """See Packer."""
         _check_documents(ids, lengths, self._end_id)
         self.num_cut += int(np.count_nonzero(lengths > self._seq_len))
-        starts, sizes = _pieces(lengths, self._seq_len)
+        _, _, sizes = cut_pieces(lengths, self._seq_len)
+        ends = np.cumsum(sizes)
         if self._on_places is not None:
             self._on_places(pad_places(lengths, self._num_rows, self._seq_len))
         self._num_rows += len(sizes)
@@ -193,9 +192,8 @@ class PadPacker:
         for first in range(0, len(sizes), rows_per_block):
             some = slice(first, first + rows_per_block)
             rows = np.full((len(sizes[some]), self._seq_len), self._end_id, self._dtype)
-            end = starts[some][-1] + sizes[some][-1]
             filled = np.arange(self._seq_len) < sizes[some, None]
-            rows[filled] = ids[starts[first] : end]
+            rows[filled] = ids[ends[first] - sizes[first] : ends[some][-1]]
             yield rows
 
     def flush(self) -> Iterator[Rows]:
@@ -275,12 +273,12 @@ class BestFitPacker:
             return
         num_ids, lengths = self._num_held, np.concatenate(self._lengths)
         self._lengths, self._num_held = [], 0
-        _, sizes = _pieces(lengths, self._seq_len)
+        _, _, sizes = cut_pieces(lengths, self._seq_len)
         bins = best_fit_bins(sizes, self._seq_len)
         if self._on_places is not None:
             self._on_places(bin_places(lengths, bins, self._num_rows, self._seq_len))
         self._num_rows += int(bins.max()) + 1
-        yield rows_of_bins(self._ids, num_ids, sizes, bins, self._seq_len)  # they end with end_id
+        yield from rows_of_bins(self._ids[:num_ids], sizes, bins, self._seq_len, self._end_id)
 
 
 def _check_at_least_one(name: str, value: int) -> None:
@@ -293,70 +291,3 @@ def _check_documents(ids: Tokens, lengths: Counts, end_id: int) -> None:
     assert int(lengths.sum()) == len(ids), "lengths sum to the number of ids"
     assert (lengths >= 2).all(), "a document holds an id before its end id"
     assert (ids[np.cumsum(lengths) - 1] == end_id).all(), "every document ends with its end id"
-
-
-def _pieces(lengths: Counts, seq_len: int) -> tuple[Counts, Counts]:
-    """Start and size of every piece of at most seq_len ids, in input order.
-
-    >>> _pieces(np.array([3, 9]), 4)
-    (array([ 0,  3,  7, 11]), array([3, 4, 4, 1]))
-    """
-    ends = np.cumsum(lengths)
-    num_pieces = -(-lengths // seq_len)
-    firsts = np.cumsum(num_pieces) - num_pieces
-    in_document = np.arange(num_pieces.sum()) - np.repeat(firsts, num_pieces)
-    starts = np.repeat(ends - lengths, num_pieces) + in_document * seq_len
-    return starts, np.minimum(seq_len, np.repeat(ends, num_pieces) - starts)
-
-
-def padding_mask(rows: Rows, end_id: int) -> NDArray[np.bool_]:
-    """True where an id is padding: an end id right after an end id.
-
-    Args:
-        rows: (B, S) ids of any integer dtype.
-        end_id: the end-of-text id.
-
-    Returns:
-        (B, S) bool. Column 0 is never padding.
-
-    >>> padding_mask(np.array([[5, 0, 6, 0, 0, 0], [0, 7, 8, 9, 8, 7]]), end_id=0).astype(int)
-    array([[0, 0, 0, 0, 1, 1],
-           [0, 0, 0, 0, 0, 0]])
-    """
-    is_end = rows == end_id
-    mask = np.zeros(rows.shape, np.bool_)
-    np.logical_and(is_end[:, 1:], is_end[:, :-1], out=mask[:, 1:])
-    return mask
-
-
-def num_padding(rows: Rows, end_id: int) -> int:
-    """How many ids of the rows are padding.
-
-    >>> num_padding(np.array([[5, 0, 6, 0, 0, 0], [0, 7, 8, 9, 8, 7]]), end_id=0)
-    2
-    """
-    is_end = rows == end_id
-    return int(np.count_nonzero(is_end[:, 1:] & is_end[:, :-1]))
-
-
-def segment_starts(rows: Rows, end_id: int) -> NDArray[np.bool_]:
-    """True where a segment begins: what attention masked by document must not look past.
-
-    A segment is the part of one document in a row, its end id included, or the row's whole run of
-    padding. So one begins in column 0 and after every end id, but not between padding and padding.
-
-    Args:
-        rows: (B, S) ids of any integer dtype.
-        end_id: the end-of-text id.
-
-    Returns:
-        (B, S) bool. Column 0 is always True.
-
-    >>> segment_starts(np.array([[5, 0, 6, 0, 0, 0], [0, 7, 8, 9, 8, 7]]), end_id=0).astype(int)
-    array([[1, 0, 1, 0, 1, 0],
-           [1, 1, 0, 0, 0, 0]])
-    """
-    padding = padding_mask(rows, end_id)
-    starts = np.ones(rows.shape, np.bool_)
-    np.logical_and(rows[:, :-1] == end_id, ~(padding[:, :-1] & padding[:, 1:]), out=starts[:, 1:])
-    return starts

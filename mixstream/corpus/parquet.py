@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mixstream.corpus.files import Meter, described, read_pieces, shown
+from mixstream.corpus.files import Meter, RawFile, described, read_pieces, shown
 from mixstream.corpus.records import BadRecord, TextBatch, document_id, too_long, utf8_fault
 from mixstream.errors import SourceError
 
@@ -26,7 +25,7 @@ MAX_BATCH_ROWS = 2_048
 
 
 def parquet_batches(
-    path: Path,
+    path: RawFile,
     column: str,
     max_document_bytes: int,
     meter: Meter | None = None,
@@ -115,7 +114,7 @@ def _examined(values: list[bytes | None], column: str, max_bytes: int) -> TextBa
     return TextBatch(texts, records, bad, len(values))
 
 
-def _opened(path: Path, stream: BinaryIO) -> pq.ParquetFile:
+def _opened(path: RawFile, stream: BinaryIO) -> pq.ParquetFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -126,7 +125,7 @@ def _opened(path: Path, stream: BinaryIO) -> pq.ParquetFile:
         raise SourceError(_footer_fault(path, error)) from error
 
 
-def _footer_fault(path: Path, error: Exception) -> str:
+def _footer_fault(path: RawFile, error: Exception) -> str:
     head = next(read_pieces(path, 64))
     looks, size = described(head), path.stat().st_size
     if looks != "Parquet":
@@ -144,7 +143,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _checked_type(path: Path, schema: pa.Schema, column: str) -> pa.DataType:
+def _checked_type(path: RawFile, schema: pa.Schema, column: str) -> pa.DataType:
     """The binary type to cast the column to. Raises SourceError if it holds no text."""
     import pyarrow as pa
 

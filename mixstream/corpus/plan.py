@@ -12,11 +12,11 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from mixstream.corpus.files import FileKind, file_kind, shown
+from mixstream.corpus.files import FileKind, RawFile, file_kind, shown
 from mixstream.corpus.recipe import Recipe
 from mixstream.corpus.records import FilePart
+from mixstream.corpus.remote_file import RemoteFile, RemoteStatus
 from mixstream.errors import SourceError
 
 __all__ = ["Unit", "file_status", "planned_units"]
@@ -38,10 +38,11 @@ class Unit:
     num_bytes: int
     """Of the parts as they lie on disk."""
     digest: str
-    """16 hex digits of the settings and of the name, size and time of change of each file."""
+    """16 hex digits of the settings and of each file's name, size, time of change and, of a
+    remote one, what its store says of its content."""
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[RawFile, ...]:
         """The files, in reading order."""
         return tuple(dict.fromkeys(part.path for part in self.parts))
 
@@ -74,11 +75,13 @@ class _Piece:
     identity: bytes
 
 
-def _pieces(files: Sequence[tuple[str, Path]], unit_bytes: int) -> Iterator[_Piece]:
+def _pieces(files: Sequence[tuple[str, RawFile]], unit_bytes: int) -> Iterator[_Piece]:
     for name, path in files:
         status = file_status(path)
         size = status.st_size
         identity = os.fsencode(name) + f"\0{size} {status.st_mtime_ns}\0".encode()
+        if isinstance(path, RemoteFile) and path.content is not None:
+            identity += f"{path.content}\0".encode()
         num_parts = 1
         if file_kind(path) == FileKind("jsonl"):
             num_parts = max(1, min(-(-size // unit_bytes), size // MIN_PART_BYTES))
@@ -91,7 +94,7 @@ def _pieces(files: Sequence[tuple[str, Path]], unit_bytes: int) -> Iterator[_Pie
             yield _Piece(part, end - start, identity + f"{start}-{end}\0".encode())
 
 
-def file_status(path: Path) -> os.stat_result:
+def file_status(path: RawFile) -> os.stat_result | RemoteStatus:
     """Size and time of change of a raw file. Raises SourceError where there is none."""
     try:
         return path.stat()

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["PROVENANCE", "Piece", "PieceWriter", "UnitPieces", "join_pieces", "pieces_of_row"]
+__all__ = [
+    "PROVENANCE",
+    "Piece",
+    "PieceWriter",
+    "UnitPieces",
+    "columns_of",
+    "join_pieces",
+    "pieces_of_row",
+]
 
 PROVENANCE = "provenance.parquet"
 """Its name in the folder of a domain, and in that of a unit."""
@@ -174,6 +182,21 @@ def pieces_of_row(path: Path, row: int) -> list[Piece]:
     return found
 
 
+def columns_of(path: Path, names: Sequence[str]) -> Iterator[Counts]:
+    """(n, len(names)) int64: some columns of numbers, a row group at a time.
+
+    Raises:
+        ShardError: the file is missing or damaged, or is no provenance.
+    """
+    import pyarrow as pa
+
+    with _reading(path) as file:
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number, columns=list(names), use_threads=False)
+            found = [table[name].cast(pa.int64()).to_numpy() for name in names]
+            yield np.stack(found, axis=1)
+
+
 def _located(table: pa.Table, part: UnitPieces) -> pa.Table:
     """The pieces of a unit as the domain counts: rows, files and records."""
     import pyarrow as pa
@@ -257,7 +280,7 @@ def _reading(path: Path) -> Iterator[pq.ParquetFile]:
             f"{path} is missing: the corpus was converted without --provenance, or the file was "
             f"left behind in copying. Copy it, or convert again with it."
         ) from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise ShardError(f"{path} cannot be read ({error}); copy it again.") from error
 
 

@@ -76,11 +76,11 @@ def run_on_ray(
             if on_counts is not None:
                 on_counts(np.zeros((len(tasks), 3), np.int64))
     finally:
-        if ray.is_initialized():
+        if is_ours:
+            ray.shutdown()  # ends what runs; to cancel it first may take Ray's driver down
+        elif ray.is_initialized():
             for reference in running:
                 ray.cancel(reference, force=True)
-        if is_ours:
-            ray.shutdown()
 
 
 def _imported() -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mixstream.corpus.domain_files import DomainFiles, domain_files, pattern_list
 from mixstream.corpus.files import shown
 from mixstream.corpus.packing import DEFAULT_WINDOW_TOKENS, open_packer
+from mixstream.corpus.remote import is_remote
 from mixstream.corpus.shard import MAX_SHARD_BYTES
 from mixstream.corpus.tokenizers import Tokenizer
 from mixstream.errors import RecipeError
@@ -174,7 +175,8 @@ def check_size(name: str, value: int) -> None:
 def read_recipe(path: Path) -> dict[str, object]:
     """The arguments of `convert` that a TOML file gives.
 
-    Paths in it start from its folder; patterns of domains from its `raw`, where it names one.
+    Paths in it start from its folder; patterns of domains from its `raw`, where it names one. URLs
+    stay as they are.
 
     Raises:
         RecipeError: no file, no TOML, or a key that `convert` does not take.
@@ -194,8 +196,10 @@ def read_recipe(path: Path) -> dict[str, object]:
     start = Path() if "raw" in content else Path(glob.escape(str(path.parent.absolute())))
     for name, patterns in content.get("domains", {}).items():
         listed = pattern_list(patterns, f"domains.{name} in recipe {shown(path)}")
-        content["domains"][name] = [str(start / pattern) for pattern in listed]
-    if "raw" in content:
+        content["domains"][name] = [
+            pattern if is_remote(pattern) else str(start / pattern) for pattern in listed
+        ]
+    if "raw" in content and not is_remote(content["raw"]):
         content["raw"] = str(path.parent / content["raw"])
     if content.get("tokenizer", "bytes") != "bytes":
         content["tokenizer"] = str(path.parent / content["tokenizer"])
@@ -208,6 +212,6 @@ _RECIPE_TYPES: dict[str, type] = {
     **dict.fromkeys(("dedup", "id_field", "check"), str),
     **dict.fromkeys(("seq_len", "shard_bytes", "unit_bytes", "max_document_bytes"), int),
     **dict.fromkeys(("packing_window", "workers", "memory"), int),
-    **dict.fromkeys(("bos", "provenance"), bool),
+    **dict.fromkeys(("bos", "provenance", "redo_changed"), bool),
     "domains": dict,
 }

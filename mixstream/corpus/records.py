@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from mixstream.corpus.files import shown
+from mixstream.corpus.files import RawFile, shown
 
 __all__ = [
     "REASONS",
@@ -38,7 +37,7 @@ REASONS = (
 class FilePart:
     """A raw file, or the lines of one that begin in a range of its bytes."""
 
-    path: Path
+    path: RawFile
     start: int = 0
     end: int | None = None
     """None for the end of the file; only raw jsonl has other parts than whole files."""
@@ -77,7 +76,7 @@ class TextBatch:
     """What each text's record is called; None where nobody asked."""
 
 
-def place(path: Path, record: int) -> str:
+def place(path: RawFile, record: int) -> str:
     """Where a record stands, for people: "path:line", "path record 12" (parquet), "path" (txt)."""
     name = path.name.lower()
     if name.endswith(".parquet"):

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from mixstream.errors import ShardError
 
-__all__ = ["Folder", "RemotePath", "as_folder"]
+__all__ = ["Folder", "RemotePath", "as_folder", "is_remote"]
 
 SCHEMES = ("s3", "gs", "oci", "azure", "azure-dl", "hf", "sftp", "dbfs", "alipan", "file")
 """Those that mosaicml-streaming downloads from; `file` is a folder of a slow or shared disk."""
@@ -58,6 +58,11 @@ class RemotePath:
 
 
 Folder: TypeAlias = "Path | RemotePath"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a text is a URL rather than a local path."""
+    return _SCHEME.match(path) is not None
 
 
 def as_folder(path: str | os.PathLike[str]) -> Folder:

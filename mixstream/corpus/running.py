@@ -11,7 +11,8 @@ from pathlib import Path
 from mixstream.arrays import Counts
 from mixstream.corpus.commit import FinishedUnits
 from mixstream.corpus.dedup import DEDUP, decide, decided_units, hash_unit
-from mixstream.corpus.engines import run_all
+from mixstream.corpus.engines import Tell
+from mixstream.corpus.files import RawFile
 from mixstream.corpus.plan import Unit, planned_units
 from mixstream.corpus.progress import Progress, Work, WorkLog
 from mixstream.corpus.recipe import Recipe, RowSettings
@@ -40,7 +41,7 @@ def run_units(
     run: Callable[..., Iterator[tuple[Unit, UnitReport]]],
     listeners: Listeners,
     *,
-    workers: int,
+    run_hashes: Callable[[Callable[[Unit, Tell], int], Sequence[Unit]], None],
     earlier: Path | None = None,
 ) -> None:
     """Runs every unit that is not finished.
@@ -50,12 +51,12 @@ def run_units(
         work: the work folder.
         run: runs units; takes them and `on_counts`.
         listeners: who is told.
-        workers: processes that hash texts, where that is asked for.
+        run_hashes: runs a task of every unit: that which hashes texts, where that is asked for.
         earlier: hashes of the corpus that is appended to; see dedup.
     """
     units = planned_units(recipe)
     if recipe.rows.dedup is not None:
-        units = _without_repeats(units, recipe.rows, work / DEDUP, workers, earlier)
+        units = _without_repeats(units, recipe.rows, work / DEDUP, run_hashes, earlier)
     reports = {unit.digest: read_unit_report(work / unit.digest) for unit in units}
     finished = {digest: report for digest, report in reports.items() if report is not None}
     left = [unit for unit in units if unit.digest not in finished]
@@ -81,15 +82,17 @@ def run_units(
 
 
 def _without_repeats(
-    units: Sequence[Unit], settings: RowSettings, folder: Path, workers: int, earlier: Path | None
+    units: Sequence[Unit],
+    settings: RowSettings,
+    folder: Path,
+    run_hashes: Callable[[Callable[[Unit, Tell], int], Sequence[Unit]], None],
+    earlier: Path | None,
 ) -> list[Unit]:
     """The units as they are known once it is decided which texts repeat others."""
     found = decided_units(units, folder)
     if found is None:
         folder.mkdir(exist_ok=True)
-        task = partial(hash_unit, settings=settings, folder=folder)
-        for _ in run_all(task, units, workers=workers):
-            pass
+        run_hashes(partial(hash_unit, settings=settings, folder=folder.absolute()), units)
         decide(units, folder, earlier=earlier)
         found = decided_units(units, folder)
     assert found is not None, "what was decided is written"
@@ -112,7 +115,8 @@ def finished_units(recipe: Recipe, work: Path) -> FinishedUnits:
         if report is None:
             raise RecipeError(
                 f"input files of domain {unit.domain!r} changed while they were converted "
-                f"({', '.join(map(str, planned[number].files[:3]))}); run the same again."
+                f"({', '.join(map(str, planned[number].files[:3]))}); run the same again with "
+                f"redo_changed=True (--redo-changed), which does just these anew."
             )
         finished[unit.domain].append((unit, report))
     return finished
@@ -121,7 +125,7 @@ def finished_units(recipe: Recipe, work: Path) -> FinishedUnits:
 def first_examples(finished: Sequence[tuple[Unit, UnitReport]]) -> dict[str, list[str]]:
     """For each reason, where the first dropped documents of a domain stand."""
     examples: dict[str, list[str]] = {}
-    records: Counter[Path] = Counter()  # of the parts of each file so far
+    records: Counter[RawFile] = Counter()  # of the parts of each file so far
     for unit, report in finished:
         before = []
         for part, num_records in zip(unit.parts, report.records, strict=True):

@@ -1,4 +1,4 @@
-"""A folder of a bucket -> a Store, through boto3, which mosaicml-streaming brings along.
+"""A folder of a bucket -> a Store and SourceStore, by boto3, which mosaicml-streaming brings along.
 
 mosaicml-streaming's own uploader is not used: it compares nothing, and asks for no checksum.
 """
@@ -13,12 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mixstream.corpus.object_store import Digests, Found
 from mixstream.corpus.remote import RemotePath
+from mixstream.corpus.store import ChangedError, Digests, Found, Listed
 
 __all__ = ["S3Store"]
 
 _MD5 = re.compile(r'"([0-9a-f]{32})"')
+_MAX_PUT_BYTES = 5 * 10**9
+"""Of one request, by the API; provenance and hashes.bin may be larger."""
 _MAX_REMOVED = 1000
 """That one request removes, by the API."""
 
@@ -72,7 +74,10 @@ class S3Store:
         return Found(num_bytes=head["ContentLength"], md5=told[1] if told and is_content else None)
 
     def send(self, name: str, path: Path, digests: Digests) -> None:
-        """One PUT request."""
+        """One PUT request; of what is too large for one, several parts, and nothing is compared."""
+        if digests.num_bytes > _MAX_PUT_BYTES:
+            self._client.upload_file(str(path), self._bucket, self._prefix + name)
+            return
         with path.open("rb") as file:
             self._client.put_object(
                 Bucket=self._bucket,
@@ -100,12 +105,47 @@ class S3Store:
 
     def names(self, prefix: str) -> Iterator[str]:
         """A request for every thousand."""
+        for found in self._found(prefix):
+            yield found["Key"][len(self._prefix) :]
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        """A request for every thousand; names that end in a slash are folders of the console."""
+        for found in self._found(prefix):
+            if not found["Key"].endswith("/"):
+                told = _MD5.fullmatch(found["ETag"])
+                yield Listed(
+                    name=found["Key"][len(self._prefix) :],
+                    num_bytes=found["Size"],
+                    mtime_ns=int(found["LastModified"].timestamp()) * 10**9,
+                    version=found["ETag"],
+                    content=f"md5:{told[1]}" if told else f"etag:{found['ETag'].strip(chr(34))}",
+                )
+
+    def read_range(self, name: str, start: int, end: int, version: str) -> bytes:
+        """One GET request, on the condition that the ETag is as it was listed."""
+        from botocore.exceptions import ClientError
+
+        try:
+            answer = self._client.get_object(
+                Bucket=self._bucket,
+                Key=self._prefix + name,
+                Range=f"bytes={start}-{end - 1}",
+                IfMatch=version,
+            )
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (412, 416):
+                raise ChangedError from error
+            raise
+        with closing(answer["Body"]) as body:
+            found: bytes = body.read()
+        return found
+
+    def _found(self, prefix: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._prefix + prefix
         )
         for page in pages:
-            for found in page.get("Contents", ()):
-                yield found["Key"][len(self._prefix) :]
+            yield from page.get("Contents", ())
 
     def remove(self, names: Sequence[str]) -> None:
         """A request for every thousand."""

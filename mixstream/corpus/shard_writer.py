@@ -9,8 +9,8 @@ from types import TracebackType
 import numpy as np
 
 from mixstream.arrays import Rows
-from mixstream.corpus.packing import num_padding
 from mixstream.corpus.recipe import RowSettings
+from mixstream.corpus.segments import num_padding
 from mixstream.corpus.shard import ShardEntry, write_shard
 
 __all__ = ["ShardWriter", "shard_name"]

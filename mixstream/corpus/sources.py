@@ -11,12 +11,12 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mixstream.corpus.files import (
     FileKind,
     Meter,
+    RawFile,
     described,
     file_kind,
     list_files,
@@ -74,7 +74,7 @@ class BadDocument:
 
 
 def read_documents(
-    path: Path,
+    path: RawFile,
     *,
     text_field: str = "text",
     max_document_bytes: int = 128 * 2**20,
@@ -102,7 +102,7 @@ def read_documents(
 
 
 def _one_by_one(
-    batches: Iterator[TextBatch], path: Path, is_strict: bool
+    batches: Iterator[TextBatch], path: RawFile, is_strict: bool
 ) -> Iterator[Document | BadDocument]:
     before = 0
     for batch in batches:
@@ -179,7 +179,7 @@ _NEVER_UTF8 = {"UTF-16 text", "UTF-32 text", "gzip", "zstd", "xz"}
 _NEVER_JSON = {"Parquet", "bzip2", "a zip archive"}
 
 
-def _checked_head(chunks: Iterator[bytes], path: Path, kind: FileKind) -> Iterator[bytes]:
+def _checked_head(chunks: Iterator[bytes], path: RawFile, kind: FileKind) -> Iterator[bytes]:
     """The bytes of a text file; refuses a file that begins like something else."""
     head = next(chunks, b"")
     looks = described(head)
@@ -197,7 +197,7 @@ def _checked_head(chunks: Iterator[bytes], path: Path, kind: FileKind) -> Iterat
 
 
 def _txt_batch(
-    path: Path, kind: FileKind, max_document_bytes: int, meter: Meter | None
+    path: RawFile, kind: FileKind, max_document_bytes: int, meter: Meter | None
 ) -> Iterator[TextBatch]:
     parts: list[bytes] = []
     size = 0

@@ -1,10 +1,12 @@
 """Finished units -> a corpus in remote storage, whose work folder lies there as well.
 
-OUT/.mixstream holds `recipe.json` and for each finished unit a folder as unit.py writes it, with
-`files.json` (size and xxh3_64 of each file) and, last of all, `unit.json`. So any machine goes on
-where another stopped. At the end every shard is copied, within the store, to its final name; then
-come the indexes, then corpus.json, and the work folder is removed. Of what is uploaded nothing
-stays on this machine.
+OUT/.mixstream holds `recipe.json` and `inputs.json` (what was asked for) and for each finished unit
+a folder as unit.py writes it, with `files.json` (size and xxh3_64 of each file) and, last of all,
+`unit.json`. So any machine goes on where another stopped. At the end every shard is copied, within
+the store, to its final name; then come the indexes, then corpus.json, and the work folder is
+removed. Of what is uploaded nothing stays on this machine. An append keeps what it reads of the
+corpus and then writes over (indexes, provenance, hashes) in OUT/.mixstream/base, before its
+`recipe.json`: so it begins with the same wherever it is started again.
 """
 
 from __future__ import annotations
@@ -14,21 +16,27 @@ import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import orjson
 
 from mixstream.corpus.commit import grouped_moves
+from mixstream.corpus.dedup import DEDUP
+from mixstream.corpus.inputs import INPUTS
 from mixstream.corpus.jsonfile import Json, json_object, write_json
-from mixstream.corpus.object_store import ObjectFolder, Store, file_digests
+from mixstream.corpus.object_store import ObjectFolder, file_digests, write_error
 from mixstream.corpus.remote import RemotePath
+from mixstream.corpus.retry import tried
 from mixstream.corpus.shard import write_whole
 from mixstream.corpus.storage import StorageSettings
+from mixstream.corpus.stores import STORE_SCHEMES, open_store
 from mixstream.corpus.unit import UnitReport
-from mixstream.errors import RecipeError
+from mixstream.errors import RecipeError, ShardMissingError
 
-__all__ = ["Upload", "default_work_folder"]
+__all__ = ["Begun", "Upload", "default_work_folder"]
 
 _STAGE = ".mixstream/"
+_BASE = f"{_STAGE}base/"
 _REPORT, _FILES = "unit.json", "files.json"
 _THREADS = 8
 """Requests at the same time: copies and small files take a store a tenth of a second each."""
@@ -38,6 +46,10 @@ def default_work_folder(remote: RemotePath) -> Path:
     """Where this machine keeps what is not uploaded yet."""
     name = hashlib.blake2b(remote.url.encode(), digest_size=8).hexdigest()
     return Path.home() / ".cache" / "mixstream" / "convert" / name
+
+
+Begun: TypeAlias = "tuple[dict[str, object], dict[str, object] | None]"
+"""recipe.json and inputs.json of unfinished work; older versions wrote no inputs.json."""
 
 
 class Upload:
@@ -54,10 +66,11 @@ class Upload:
     def __init__(self, remote: RemotePath, settings: StorageSettings | None = None) -> None:
         self.remote, self._settings = remote, settings or StorageSettings()
         self._opened: ObjectFolder | None = None
-        if remote.scheme not in _STORES:
+        if remote.scheme not in STORE_SCHEMES:
             raise RecipeError(
                 f"{remote} cannot be written to; mixstream converts to a folder or to "
-                f"{', '.join(f'{each}://' for each in _STORES)}. Convert to a folder, and copy it."
+                f"{', '.join(f'{each}://' for each in STORE_SCHEMES)}. Convert to a folder, and "
+                f"copy it."
             )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -66,12 +79,17 @@ class Upload:
     @property
     def _folder(self) -> ObjectFolder:
         if self._opened is None:
-            store = _STORES[self.remote.scheme](self.remote, self._settings.timeout_seconds)
+            store = tried(
+                lambda: open_store(self.remote, self._settings.timeout_seconds),
+                self._settings,
+                self.remote,
+                lambda failed: write_error(failed, self.remote),
+            )
             self._opened = ObjectFolder(self.remote, store, self._settings)
         return self._opened
 
     def fetch_manifest(self, local: Path) -> None:
-        """Make `local` hold the corpus.json that OUT holds, or none.
+        """Make `local` hold the corpus.json and inputs.json that OUT holds, or none.
 
         Raises:
             RecipeError: OUT holds neither a corpus nor unfinished work, but something else.
@@ -80,8 +98,11 @@ class Upload:
         if manifest is not None:
             local.mkdir(parents=True, exist_ok=True)
             write_whole(local / "corpus.json", (manifest,))
+            if not self._folder.fetch(INPUTS, local / INPUTS):
+                (local / INPUTS).unlink(missing_ok=True)
             return
-        (local / "corpus.json").unlink(missing_ok=True)
+        for name in ("corpus.json", INPUTS):
+            (local / name).unlink(missing_ok=True)
         if self._folder.read(f"{_STAGE}recipe.json") is None:
             strangers = [name for name in self._folder.names() if not name.startswith(_STAGE)]
             if strangers:
@@ -90,27 +111,66 @@ class Upload:
                     f"of mixstream convert; name a new or empty folder."
                 )
 
-    def begin(self, work: Path) -> dict[str, object] | None:
+    def appended_to(self) -> str | None:
+        """Fingerprint of the corpus that unfinished work in OUT appends to; None if it does not."""
+        recipe = self._folder.read(f"{_STAGE}recipe.json")
+        if recipe is None:
+            return None
+        found = json_object(recipe, f"{self.remote / _STAGE}recipe.json").get("append_to")
+        return found if isinstance(found, str) else None
+
+    def fetch_base(self, names: Sequence[str], local: Path, *, is_begun: bool) -> None:
+        """Bring files of the corpus that is appended to here.
+
+        Args:
+            names: of the files that are there.
+            local: where to; what it held goes.
+            is_begun: whether an append has begun: then they are as `keep_base` kept them.
+        """
+        shutil.rmtree(local, ignore_errors=True)
+        for name in names:
+            kept = f"{_BASE}{name}" if is_begun else name
+            if not self._folder.fetch(kept, local / name):
+                raise ShardMissingError(
+                    f"{self.remote / kept} is not there, but corpus.json says that it was written: "
+                    f"somebody else removed it. Upload it again, or convert again."
+                )
+
+    def keep_base(self, names: Sequence[str], local: Path) -> None:
+        """Keep these files in OUT's work folder while an append goes on, which writes over them."""
+        for name in names:
+            self._folder.put(f"{_BASE}{name}", local / name)
+
+    def begin(self, work: Path) -> Begun | None:
         """Make the local work folder know the units that are finished in OUT, and no others.
 
         Args:
-            work: holds the recipe.json of what is asked for, and is locked.
+            work: holds recipe.json and inputs.json of what is asked for, and is locked.
 
         Returns:
-            The recipe.json of the unfinished work in OUT, which has to be the same; None where
-            there was none, and now is.
+            Those of the unfinished work in OUT, which have to be the same; None where there was
+            none, and now is.
         """
         recipe = self._folder.read(f"{_STAGE}recipe.json")
         if recipe is not None:
             (work / "commit.json").unlink(missing_ok=True)
             self.fetch_reports(work)
-            return json_object(recipe, f"{self.remote / _STAGE}recipe.json")
+            inputs = self._folder.read(_STAGE + INPUTS)
+            return (
+                json_object(recipe, f"{self.remote / _STAGE}recipe.json"),
+                None if inputs is None else json_object(inputs, f"{self.remote / _STAGE}{INPUTS}"),
+            )
         for path in work.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
         (work / "commit.json").unlink(missing_ok=True)
+        self.note_inputs(work)
         self._folder.put(f"{_STAGE}recipe.json", work / "recipe.json")
         return None
+
+    def note_inputs(self, work: Path) -> None:
+        """Upload the inputs.json that the work goes on with."""
+        self._folder.put(_STAGE + INPUTS, work / INPUTS)
 
     def fetch_reports(self, work: Path) -> None:
         """Bring each finished unit's small files here; a unit that is not finished goes."""
@@ -121,7 +181,7 @@ class Upload:
                 there.setdefault(digest, []).append(file)
         finished = {digest: names for digest, names in there.items() if _REPORT in names}
         for path in work.iterdir():
-            if path.is_dir() and path.name not in finished:
+            if path.is_dir() and path.name not in finished and path.name != DEDUP:
                 shutil.rmtree(path)
         missing = [digest for digest in finished if not (work / digest / _REPORT).exists()]
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -167,7 +227,8 @@ class Upload:
         for moves in grouped_moves(work):
             with ThreadPoolExecutor(_THREADS) as threads:
                 list(threads.map(lambda move: self._place_one(work, *move), moves))
-        shutil.copyfile(work / "final" / "corpus.json", local / "corpus.json")
+        for name in (INPUTS, "corpus.json"):
+            shutil.copyfile(work / "final" / name, local / name)
 
     def _place_one(self, work: Path, source: str, target: str) -> None:
         digest, _, name = source.partition("/")
@@ -190,12 +251,3 @@ def _size_and_hash(path: Path) -> list[Json]:
 
 def _is_shard(name: str) -> bool:
     return name.endswith((".mds", ".mds.zst"))
-
-
-def _open_s3(remote: RemotePath, timeout_seconds: float) -> Store:
-    from mixstream.corpus.s3_store import S3Store
-
-    return S3Store(remote, timeout_seconds)
-
-
-_STORES = {"s3": _open_s3}

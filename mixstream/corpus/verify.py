@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from mixstream.arrays import Rows
 from mixstream.corpus.corpus import Corpus, open_corpus
 from mixstream.corpus.index import read_index
 from mixstream.corpus.layout import map_rows, read_layout
 from mixstream.corpus.manifest import read_manifest
-from mixstream.corpus.packing import num_padding
+from mixstream.corpus.provenance import PROVENANCE
+from mixstream.corpus.segments import num_padding
 from mixstream.corpus.shard import ShardEntry
 from mixstream.corpus.unpack import check_file, decompress
+from mixstream.corpus.verify_provenance import ProvenanceCheck
 from mixstream.errors import ShardError
 
 __all__ = ["corpus_faults"]
@@ -25,8 +28,8 @@ def corpus_faults(path: Path) -> Iterator[str]:
 
     Of each shard: it is there, its size and checksum (of the compressed file and of the raw one),
     header, columns, row count, and ids within the vocabulary. Of each domain: rows, tokens and
-    padding. Nothing is written beside the corpus; a compressed shard takes its raw size in the
-    folder for temporary files.
+    padding, and that its provenance, if it has one, tells of each token once. Nothing is written
+    beside the corpus; a compressed shard takes its raw size in the folder for temporary files.
 
     Args:
         path: a converted corpus, or a folder of MDS shards.
@@ -56,12 +59,17 @@ def _faults_of_the_rest(path: Path) -> Iterator[str]:
 
 
 def _domain_faults(corpus: Corpus, name: str, folder: Path) -> Iterator[str]:
-    index = read_index(folder)
+    index, provenance = read_index(folder), _provenance_of(corpus, folder)
     padding = num_faults = 0
     for number in range(len(index.num_rows)):
         try:
-            padding += _checked_padding(folder, index.entry(number), corpus)
+            rows = _checked_rows(folder, index.entry(number), corpus)
+            padding += 0 if corpus.end_id is None else num_padding(rows, corpus.end_id)
+            if provenance is not None and (fault := provenance.fault(rows)) is not None:
+                provenance = None  # what follows would only say so again
+                yield fault
         except ShardError as error:
+            provenance = None
             num_faults += 1
             yield str(error)
     if corpus.manifest is None or num_faults:
@@ -73,10 +81,26 @@ def _domain_faults(corpus: Corpus, name: str, folder: Path) -> Iterator[str]:
             f"{folder}: its rows hold {tokens} tokens and {padding} of padding, but corpus.json "
             f"says {entry.tokens - entry.dropped_tokens} and {entry.padding}"
         )
+    if provenance is not None:
+        try:
+            fault = provenance.fault_at_end(entry.documents)
+        except ShardError as error:
+            fault = str(error)
+        if fault is not None:
+            yield fault
 
 
-def _checked_padding(folder: Path, entry: ShardEntry, corpus: Corpus) -> int:
-    """Padding of one shard's rows, after everything else about it has been found right."""
+def _provenance_of(corpus: Corpus, folder: Path) -> ProvenanceCheck | None:
+    """What compares a domain's provenance; None for one that has none and promises none."""
+    path, manifest = folder / PROVENANCE, corpus.manifest
+    is_promised = manifest is not None and bool(manifest.recipe.get("provenance"))
+    if manifest is None or corpus.end_id is None or not (is_promised or path.exists()):
+        return None
+    return ProvenanceCheck(path, corpus.end_id)
+
+
+def _checked_rows(folder: Path, entry: ShardEntry, corpus: Corpus) -> Rows:
+    """One shard's rows, after everything else about it has been found right."""
     with tempfile.TemporaryDirectory(prefix="mixstream-verify-") as cache:
         beside = folder / entry.raw.name
         path = beside
@@ -87,14 +111,14 @@ def _checked_padding(folder: Path, entry: ShardEntry, corpus: Corpus) -> int:
             _check_raw(beside, entry)
         layout = read_layout(path, entry)
         rows = map_rows(path, layout)
-        tokens = np.ascontiguousarray(rows).view(layout.dtype)
+        tokens: Rows = np.ascontiguousarray(rows).view(layout.dtype)
     highest = int(tokens.max(initial=0))
     if corpus.manifest is not None and highest >= corpus.manifest.tokenizer.vocab_size:
         raise ShardError(
             f"{path} holds id {highest}, but the vocabulary ends at "
             f"{corpus.manifest.tokenizer.vocab_size}"
         )
-    return 0 if corpus.end_id is None else num_padding(tokens, corpus.end_id)
+    return tokens
 
 
 def _check_raw(path: Path, entry: ShardEntry) -> None:

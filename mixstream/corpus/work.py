@@ -5,12 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mixstream.corpus.commit import described_recipe, move_into_place
-from mixstream.corpus.inputs import differences, inputs_of, read_inputs, refuse, without
+from mixstream.corpus.inputs import (
+    INPUTS,
+    differences,
+    inputs_of,
+    read_inputs,
+    refuse,
+    refuse_unfinished,
+    without,
+    write_inputs,
+)
 from mixstream.corpus.jsonfile import Json, read_object, write_json
 from mixstream.corpus.manifest import read_manifest
 from mixstream.corpus.recipe import Recipe
@@ -18,6 +28,7 @@ from mixstream.errors import RecipeError, ShardError
 
 __all__ = [
     "WORK",
+    "Asked",
     "finish_commit",
     "is_appending",
     "is_finished",
@@ -125,17 +136,32 @@ def refuse_strangers(out: Path) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """How the input files of unfinished work are compared with those it was begun with."""
+
+    check: str
+    """One of inputs.CHECKS."""
+    redo_changed: bool
+    """Whether files may differ: then what was made of them is made anew."""
+    is_kept_here: bool
+    """Whether the work folder itself knows what it was begun with; else remote storage does."""
+
+
 @contextmanager
-def own_work(out: Path, recipe: Recipe, *, append_to: str | None = None) -> Iterator[Path]:
+def own_work(
+    out: Path, recipe: Recipe, asked: Asked, *, append_to: str | None = None
+) -> Iterator[Path]:
     """The work folder in `out`, which is locked while the conversion runs.
 
     Args:
         out: the corpus.
         recipe: what is asked for.
+        asked: how its input files are to be compared with those that the work was begun with.
         append_to: fingerprint of the corpus that is appended to.
 
     Raises:
-        RecipeError: `out` holds the work of other settings, or one that runs.
+        RecipeError: `out` holds the work of other settings or files, or one that runs.
         ShardError: `out` cannot be written.
     """
     work = out / WORK
@@ -151,8 +177,22 @@ def own_work(out: Path, recipe: Recipe, *, append_to: str | None = None) -> Iter
             started = read_object(work / "recipe.json")
             refuse_other(settings, started, f"the unfinished work in {out}")
         else:
+            (work / INPUTS).unlink(missing_ok=True)
             write_json(work / "recipe.json", settings)
+        _note_inputs(out, recipe, asked)
         yield work
+
+
+def _note_inputs(out: Path, recipe: Recipe, asked: Asked) -> None:
+    if (out / WORK / "commit.json").exists():
+        return  # it ends first; then the corpus is compared
+    now, begun = inputs_of(recipe.files, asked.check), read_inputs(out / WORK)
+    if begun is not None and asked.is_kept_here:
+        if not asked.redo_changed:
+            refuse_unfinished(now, begun, asked.check, str(out))
+        if not list(differences(now, begun, asked.check)):
+            return  # what was noted may know more: contents
+    write_inputs(out / WORK / INPUTS, now)
 
 
 def refuse_other(

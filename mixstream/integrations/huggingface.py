@@ -107,9 +107,13 @@ class _TrainerBatches:
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
         self.mixture = MixtureLog(loader)
+        self.is_trained = False
+        """Whether the checkpoint is of the last step: the Trainer would take one more."""
 
     def __iter__(self) -> Iterator[Batch]:
         self.mixture = MixtureLog(self.loader)  # a checkpoint is loaded by now
+        if self.is_trained:
+            return
         for batch in self.loader:
             if "labels" in batch:
                 batch = {**batch, "labels": unshifted(batch["labels"])}
@@ -132,6 +136,7 @@ class _LoaderInCheckpoint(TrainerCallback, ExportableState):
     ) -> None:
         """Loads the state of the checkpoint that the Trainer goes on from, if any."""
         self._loader = train_dataloader.loader
+        train_dataloader.is_trained = state.global_step >= state.max_steps
         if state.global_step == 0:
             return
         saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {})

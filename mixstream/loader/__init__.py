@@ -5,6 +5,7 @@ from mixstream.loader.consumption import Consumption
 from mixstream.loader.dataset import Batch, RowDataset
 from mixstream.loader.loader import Loader
 from mixstream.loader.state import LoaderState
+from mixstream.loader.stats import LoaderStats
 
 __all__ = [
     "Batch",
@@ -12,6 +13,7 @@ __all__ = [
     "Consumption",
     "Loader",
     "LoaderState",
+    "LoaderStats",
     "MixBatchSampler",
     "RowDataset",
 ]

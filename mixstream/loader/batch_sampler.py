@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 
 from mixstream.arrays import Addresses, Counts
 from mixstream.errors import StateError, StepError, WeightsError
+from mixstream.mixing.adoption import OnRetired
 from mixstream.mixing.sampler import Draw, Mark, MixSampler, SamplerState
 from mixstream.mixing.state import check_keys
 from mixstream.mixing.weights import WeightChange, WeightsLike
@@ -91,6 +92,8 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         self.step = 0
         """The next step that is not drawn yet."""
         self._marks: OrderedDict[int, Mark] = OrderedDict({0: sampler.mark()})
+        self._recent: list[Addresses | None] = [None] * max_marks
+        """This rank's addresses of the last steps, each at its number modulo their number."""
         self._ahead: _Ahead | None = None
 
     @property
@@ -119,6 +122,7 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
                 raise
             if addresses is None:
                 return
+            self._recent[self.step % self._max_marks] = addresses
             self.step += 1
             self._marks[self.step] = self.sampler.mark()
             if len(self._marks) > self._max_marks:
@@ -167,6 +171,11 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         while next(iter(self._marks)) < step:
             self._marks.popitem(last=False)
 
+    def addresses(self, step: int) -> Addresses | None:
+        """This rank's rows of a step that was drawn lately; None of another."""
+        is_known = max(self.step - self._max_marks, 0) <= step < self.step
+        return self._recent[step % self._max_marks] if is_known else None
+
     def row(self, step: int) -> int:
         """The first row of a step that is drawn and not forgotten."""
         return self._mark(step).row
@@ -184,8 +193,12 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         step = self.step if step is None else step
         return {"step": step, "sampler": self.sampler.state_dict(self._mark(step))}
 
-    def load_state_dict(self, state: BatchSamplerState) -> None:
+    def load_state_dict(self, state: BatchSamplerState, *, on_retired: OnRetired = "raise") -> None:
         """Goes to the place of a state, on any batch size and world size.
+
+        Args:
+            state: from `state_dict`, perhaps by way of JSON.
+            on_retired: see MixSampler.load_state_dict.
 
         Raises:
             StateError: the state does not fit the sampler's layout or settings.
@@ -193,7 +206,7 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         check_keys(state, BatchSamplerState.__annotations__, "batch sampler's")
         if not isinstance(state["step"], int) or state["step"] < 0:
             raise StateError(f"the state's step is {state['step']!r}; the state is damaged.")
-        self.sampler.load_state_dict(state["sampler"], adopt_stratum=True)
+        self.sampler.load_state_dict(state["sampler"], adopt_stratum=True, on_retired=on_retired)
         self.step = state["step"]
         self._marks = OrderedDict({self.step: self.sampler.mark()})
 

@@ -49,11 +49,9 @@ def consumed_at(batches: MixBatchSampler, step: int, seq_len: int) -> Consumptio
 def remaining_at(batches: MixBatchSampler, step: int, seq_len: int) -> Consumption:
     """What is left then, at least 0: until max_epochs, or until each row has come once."""
     consumed, sampler = consumed_at(batches, step, seq_len), batches.sampler
-    max_epochs = sampler.settings.max_epochs or {}
-    caps = np.array([max_epochs.get(name, 1) for name in sampler.domains], dtype=np.int64)
     return Consumption(
         domains=consumed.domains,
-        rows=np.maximum(caps * sampler.num_rows - consumed.rows, 0),
+        rows=np.maximum(sampler.num_draws - consumed.rows, 0),
         seq_len=seq_len,
         rows_an_epoch=consumed.rows_an_epoch,
     )

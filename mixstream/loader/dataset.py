@@ -13,13 +13,13 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from mixstream.arrays import ADDRESS, Addresses, Rows
 from mixstream.corpus.corpus import Corpus
-from mixstream.corpus.packing import padding_mask, segment_starts
+from mixstream.corpus.segments import padding_mask, segment_starts
 from mixstream.errors import StateError
 
 __all__ = ["IGNORED_LABEL", "Batch", "RowDataset", "passed_on"]
 
 Batch: TypeAlias = dict[str, torch.Tensor]
-"""input_ids (B, S) int64, domain_ids (B,) int64, and what was asked for."""
+"""input_ids (B, S) int64 or as stored, domain_ids (B,) int64, and what was asked for."""
 
 IGNORED_LABEL = -100  # what torch.nn.functional.cross_entropy leaves out by default
 
@@ -41,6 +41,8 @@ class RowDataset(Dataset[Batch]):
         document_ids: add `document_ids` (B, S) int32, which document of its row an id belongs to,
             from 0 on: FlexAttention's mask_mod compares those of query and key. Padding counts as
             a document.
+        native: leave `input_ids` in the dtype in which they are stored, uint16 say: a quarter of
+            the bytes on their way to a GPU, to be widened there by `.long()`.
 
     Raises:
         StateError: position_ids, cu_seqlens or document_ids of a corpus that does not name its
@@ -55,6 +57,7 @@ class RowDataset(Dataset[Batch]):
         position_ids: bool = False,
         cu_seqlens: bool = False,
         document_ids: bool = False,
+        native: bool = False,
     ) -> None:
         if (position_ids or cu_seqlens or document_ids) and corpus.end_id is None:
             raise StateError(
@@ -63,7 +66,7 @@ class RowDataset(Dataset[Batch]):
             )
         self.corpus = corpus
         self._labels, self._position_ids, self._cu_seqlens = labels, position_ids, cu_seqlens
-        self._document_ids = document_ids
+        self._document_ids, self._native = document_ids, native
 
     def __len__(self) -> int:
         """Rows of all domains."""
@@ -85,7 +88,7 @@ class RowDataset(Dataset[Batch]):
         """(B,) addresses -> a batch."""
         rows = self.corpus.gather(addresses)
         batch = {
-            "input_ids": torch.from_numpy(rows.astype(np.int64)),
+            "input_ids": torch.from_numpy(rows if self._native else rows.astype(np.int64)),
             "domain_ids": torch.from_numpy(addresses["domain"].astype(np.int64)),
         }
         end_id = self.corpus.end_id

@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 from mixstream.arrays import Vector
 from mixstream.corpus.corpus import Corpus
 from mixstream.errors import ShardError, StateError
+from mixstream.loader.ahead import Ahead
 from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
 from mixstream.loader.consumption import Consumption, consumed_at, remaining_at
 from mixstream.loader.dataset import Batch, RowDataset, passed_on
 from mixstream.loader.making import BatchMaker
+from mixstream.loader.meter import Meter
 from mixstream.loader.probe import probe_addresses
 from mixstream.loader.ranks import (
     check_same_place,
@@ -26,13 +28,27 @@ from mixstream.loader.ranks import (
     rank_and_world_size,
 )
 from mixstream.loader.recorded import signal_values
-from mixstream.loader.state import LOADER_STATE_VERSION, LoaderState, check_loader_state, state_id
+from mixstream.loader.state import (
+    LOADER_STATE_VERSION,
+    LoaderState,
+    check_loader_state,
+    lost_contents,
+    shard_contents,
+    state_id,
+)
+from mixstream.loader.stats import LoaderStats
 from mixstream.loader.steering import Asked, opened_record
+from mixstream.mixing.adoption import OnRetired
 from mixstream.mixing.sampler import MixSampler
 from mixstream.mixing.schedule import Schedule
 from mixstream.mixing.settings import OnExhausted, Sampling
 from mixstream.mixing.weights import WeightChange, WeightsLike
-from mixstream.runlog.replay import check_corpus, order_settings, state_before
+from mixstream.runlog.replay import (
+    check_corpus,
+    check_one_corpus,
+    order_settings,
+    state_before,
+)
 from mixstream.runlog.run import Run, read_run
 
 __all__ = ["Loader", "LoaderState"]
@@ -76,12 +92,15 @@ class Loader(DataLoader[Any]):
         position_ids: see RowDataset.
         cu_seqlens: see RowDataset.
         document_ids: see RowDataset.
+        native: see RowDataset.
         transform: batch -> what the loop gets; called in the workers, if there are any, where its
             random numbers depend on the seed, the rank and the step alone.
         num_workers: worker processes, which hand batches over in shared memory; a change of the
             weights then waits for the batches in flight, unless it flushes them.
         prefetch_factor: batches in flight for each worker; None means 2.
         pin_memory: batches in page-locked memory, where there is a CUDA device.
+        shards_ahead: shards that are looked at ahead of their first row, soonest needed first, and
+            fetched, or read into memory, while others are trained on; 0 for none.
         persistent_workers: see torch.utils.data.DataLoader.
         multiprocessing_context: "fork", "spawn" or "forkserver".
     """
@@ -109,10 +128,12 @@ class Loader(DataLoader[Any]):
         position_ids: bool = False,
         cu_seqlens: bool = False,
         document_ids: bool = False,
+        native: bool = False,
         transform: Callable[[Batch], Any] | None = None,
         num_workers: int = 0,
         prefetch_factor: int | None = None,
         pin_memory: bool = False,
+        shards_ahead: int = 64,
         persistent_workers: bool = False,
         multiprocessing_context: str | None = None,
     ) -> None:
@@ -138,6 +159,7 @@ class Loader(DataLoader[Any]):
             position_ids=position_ids,
             cu_seqlens=cu_seqlens,
             document_ids=document_ids,
+            native=native,
         )
         super().__init__(
             rows,
@@ -172,10 +194,13 @@ class Loader(DataLoader[Any]):
             pin_memory=pin_memory,
             seed=(sampler.settings.seed, rank),
         )
+        ahead = Ahead(corpus, self.batches, operator.index(shards_ahead))
+        self._meter = Meter(corpus, self.batches, ahead, self._maker if num_workers else None)
         if isinstance(weights, Schedule):
             for change in weights.changes[1:]:
                 point = weights.weights_like(change)
                 self.batches.set_weights(point, at_step=change.step, reason=change.reason)
+        self._lost: dict[str, list[Any]] = {}
         self._has_log = run_log is not None
         self._record, self._lookout = opened_record(
             run_log,
@@ -209,6 +234,11 @@ class Loader(DataLoader[Any]):
         return self._step
 
     @property
+    def stats(self) -> LoaderStats:
+        """What the loop had to wait for so far, and what was fetched."""
+        return self._meter.stats(self._step)
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits of what is drawn and decided: equal on all ranks at the same step."""
         return self.batches.sampler.fingerprint
@@ -218,6 +248,7 @@ class Loader(DataLoader[Any]):
         self._iterator_number += 1
         self._begin_record()
         self.batches.rewind(self._step)
+        self._meter.begin(self._step)
         return self._delivered(self._drawn(), self._iterator_number)
 
     def __len__(self) -> int:
@@ -336,23 +367,32 @@ class Loader(DataLoader[Any]):
         return {
             "version": LOADER_STATE_VERSION,
             "corpus": self.corpus.fingerprint,
+            "contents": self._lost | shard_contents(self.corpus),
             "batches": batches,
         }
 
-    def load_state_dict(self, state: LoaderState) -> None:
+    def load_state_dict(self, state: LoaderState, *, on_retired: OnRetired = "raise") -> None:
         """Goes on after the last batch that was delivered when the state was saved.
 
         World size, batch size, workers and canonical nodes' ranks may be others than they were.
+        The corpus may have grown since and may have lost domains, see MixSampler.load_state_dict.
+
+        Args:
+            state: from `state_dict`, perhaps by way of JSON.
+            on_retired: what a domain does that has a positive weight in the state and is not in the
+                corpus: "raise", or "redistribute" its weight to the others in proportion.
 
         Raises:
             StateError: the state is of another corpus, setting or version; both values are named.
         """
-        check_loader_state(state, self.corpus.fingerprint)
-        self.batches.load_state_dict(state["batches"])
+        check_loader_state(state, self.corpus)
+        self.batches.load_state_dict(state["batches"], on_retired=on_retired)
+        self._lost = lost_contents(state, self.corpus)
         self._step = state["batches"]["step"]
+        self._meter.begin(self._step)
         self._iterator_number += 1
         if self._record is not None:
-            self._record.resume(self.batches.state_dict(self._step))
+            self._record.resume(self.batches.state_dict(self._step), loaded=state["batches"])
 
     @classmethod
     def from_log(
@@ -378,6 +418,7 @@ class Loader(DataLoader[Any]):
             StateError: the run was over another corpus; both fingerprints are named.
         """
         found = run if isinstance(run, Run) else read_run(run)
+        check_one_corpus(found)
         check_corpus(found, corpus.fingerprint)
         own = found.shapes[0].batch_size if batch_size is None else batch_size
         loader = cls(corpus, batch_size=own, **order_settings(found, with_stratum=False), **others)
@@ -397,6 +438,7 @@ class Loader(DataLoader[Any]):
         if self._record is not None:
             self._begin_record()
         change = self.batches.set_weights(weights, at_step=at_step, reason=reason)
+        self._meter.soon()
         if self._record is not None:
             self._record.weights(change, decided_step=self._step, source=source)
         return replace(change, num_batches_in_flight=self.batches.step - self._step)
@@ -430,7 +472,7 @@ class Loader(DataLoader[Any]):
                     self._lookout.look(self._step, self._asked)
                 if self._is_flushed:
                     iterator = self._drawn()
-                batch = next(iterator, None)
+                batch = self._meter.next_of(iterator, self._step)
                 if batch is None:
                     # weights that were changed since the last draw may have set it going again
                     if not self.batches.has_next():

@@ -51,10 +51,22 @@ class BatchMaker:
         self._keeps_workers = keeps_workers
         self._kept: Ring | None = None
         self._ring: weakref.ref[Ring] | None = None  # lives as long as an iteration over it
+        self._pool = dataset.corpus.pool
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the workers, of which a copy starts its own."""
         return self.__dict__ | {"_kept": None, "_ring": None}
+
+    @property
+    def waits(self) -> tuple[int, float]:
+        """How often, and for how many seconds, the present ring or the pool of rows was waited for.
+
+        With workers it is the wait for batches, without for shards; a new ring starts at 0.
+        """
+        if self._num_workers == 0:
+            return self._pool.waits
+        ring = None if self._ring is None else self._ring()
+        return (0, 0.0) if ring is None else ring.waits
 
     def batches(self, addresses: Iterable[Addresses], *, first_step: int) -> Iterator[Any]:
         """The batches of addresses, in order; those in flight of an older iteration are given up.

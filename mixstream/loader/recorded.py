@@ -14,6 +14,7 @@ from mixstream.arrays import Counts, Vector
 from mixstream.corpus.corpus import Corpus
 from mixstream.loader.batch_sampler import BatchSamplerState, MixBatchSampler
 from mixstream.loader.state import state_id
+from mixstream.mixing.adoption import has_grown
 from mixstream.mixing.weights import WeightChange, WeightsLike
 from mixstream.runlog.events import runs_of_layout, versions
 from mixstream.runlog.writer import RunLog
@@ -68,6 +69,7 @@ class RunRecord:
             state: the place from which the log tells of the run.
         """
         if not self._log.is_new:
+            self._log.check_same_run(self._start())
             self.resume(state)
             return
         self.is_open = True
@@ -75,6 +77,8 @@ class RunRecord:
         start = self._start() | {"weights": self._vector(sampler["weights"])}
         if place["row"] > 0:
             start["counts"] = sampler["counts"]
+        if has_grown(sampler):
+            start["sampler"] = sampler
         self._log.append("start", **place, **start)
         rows_a_step = self._batches.batch_size * self._batches.world_size
         for change in sampler["changes"]:
@@ -87,8 +91,12 @@ class RunRecord:
         self._noticed_step = state["step"]
         self._epochs = self._epochs_of(sampler["counts"])
 
-    def resume(self, state: BatchSamplerState) -> None:
+    def resume(self, state: BatchSamplerState, *, loaded: BatchSamplerState | None = None) -> None:
         """The run goes on from a state; in a log that has no start yet, this is where it starts.
+
+        Args:
+            state: the place, as this run saves it.
+            loaded: as it was saved, perhaps over a smaller corpus; None where nothing was loaded.
 
         Raises:
             StateError: the log is another run's.
@@ -96,13 +104,18 @@ class RunRecord:
         if self._log.is_new:
             self.begin(state)
             return
-        self._log.check_same_run(self._start())
+        start = self._start()
+        self._log.check_same_run(start, may_have_grown=True)
         self.is_open = True
         sampler = state["sampler"]
+        grown: dict[str, Any] = {}
+        if self._log.corpus != self._corpus.fingerprint or has_grown(sampler):
+            grown = {key: start[key] for key in ("corpus", "domains", "rows", "shards")}
+            grown["sampler"] = sampler
         self._log.append(
             "resume",
             **_place(state),
-            state=state_id(state),
+            state=state_id(loaded or state),
             weights=self._vector(sampler["weights"]),
             changes=sampler["changes"],
             counts=sampler["counts"],
@@ -110,6 +123,7 @@ class RunRecord:
             world_size=self._batches.world_size,
             steerable=self._is_steerable,
             versions=versions(),
+            **grown,
         )
         self._log.sync()
         self._noticed_step = state["step"]

@@ -104,6 +104,8 @@ class Ring:
         self._task_writer, self._result_reader = task_writer.fileno(), result_reader.fileno()
         self._serial = 0  # of the next task; every task of this ring has another
         self._results: dict[int, tuple[int, int, int]] = {}
+        self.waits = (0, 0.0)
+        """How often a batch was asked for that was not there yet, and the seconds until it was."""
         self._processes: list[BaseProcess] = []
         self._end = weakref.finalize(
             self, _end, os.getpid(), self._processes, self._slots, self._pipes
@@ -194,8 +196,11 @@ class Ring:
 
     def _result(self, serial: int, step: int) -> Any:
         """What came of a task, once it is there."""
-        while serial not in self._results:
-            self._receive(step)
+        if serial not in self._results:
+            started = time.monotonic()
+            while serial not in self._results:
+                self._receive(step)
+            self.waits = (self.waits[0] + 1, self.waits[1] + time.monotonic() - started)
         slot, kind, num_bytes = self._results.pop(serial)
         lend = kind == DONE and len(self._lent) < MAX_LENT
         batch, memory = self._slots.read(slot, num_bytes, lend=lend)

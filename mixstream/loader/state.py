@@ -1,45 +1,130 @@
-"""A place in a run over a corpus <-> JSON-able data, which fits that corpus alone."""
+"""A place in a run over a corpus <-> JSON-able data, which fits that corpus and what follows it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TypedDict
+import weakref
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
+from mixstream.corpus.corpus import Corpus
 from mixstream.errors import StateError
 from mixstream.loader.batch_sampler import BatchSamplerState
 from mixstream.mixing.state import check_keys
 
-__all__ = ["LOADER_STATE_VERSION", "LoaderState", "check_loader_state", "state_id"]
+__all__ = [
+    "LOADER_STATE_VERSION",
+    "LoaderState",
+    "check_loader_state",
+    "lost_contents",
+    "shard_contents",
+    "state_id",
+]
 
-LOADER_STATE_VERSION = 1
+LOADER_STATE_VERSION = 2
+"""Version 1 does not tell the contents of each domain, so it fits the corpus of the run alone."""
 
 
-class LoaderState(TypedDict):
-    """A place in a run over a corpus, as JSON holds it; equal on all ranks."""
-
+class _StateOfOneCorpus(TypedDict):
     version: int
     corpus: str
     batches: BatchSamplerState
 
 
-def check_loader_state(state: LoaderState, corpus_fingerprint: str) -> None:
-    """Refuses a state that is not of this corpus and version.
+class LoaderState(_StateOfOneCorpus, total=False):
+    """A place in a run over a corpus, as JSON holds it; equal on all ranks."""
+
+    contents: dict[str, list[Any]]
+    """Of each domain: how many shards, and 16 hex digits of their rows, sizes and checksums."""
+
+
+_contents: weakref.WeakKeyDictionary[Corpus, dict[str, list[Any]]] = weakref.WeakKeyDictionary()
+
+
+def shard_contents(corpus: Corpus) -> dict[str, list[Any]]:
+    """What a state says of the shards of each domain of its corpus; O(shards), once."""
+    if corpus not in _contents:
+        _contents[corpus] = {name: _content(corpus, name) for name in corpus.domains}
+    return _contents[corpus]
+
+
+def lost_contents(state: LoaderState, corpus: Corpus) -> dict[str, list[Any]]:
+    """What a state says of domains that a corpus has lost, for the case that they return."""
+    known = state.get("contents", {})
+    return {name: content for name, content in known.items() if name not in corpus.layout}
+
+
+def check_loader_state(state: LoaderState, corpus: Corpus) -> None:
+    """Refuses a state that is of another version, or of a corpus that this one does not follow.
+
+    A corpus follows another one if each domain that both have begins with the other's shards.
 
     Raises:
         StateError: both values are named.
     """
+    check_keys(state, _StateOfOneCorpus.__annotations__, "loader's")
+    if state["version"] not in (1, LOADER_STATE_VERSION):
+        raise StateError(
+            f"the loader's state has version {state['version']!r}, this mixstream reads version 1 "
+            f"and version {LOADER_STATE_VERSION}; load it with the mixstream that saved it."
+        )
+    if state["corpus"] == corpus.fingerprint:
+        return
+    if state["version"] == 1:
+        raise _misfit(state, corpus, "a state of version 1 does not tell which shards it knew.")
     check_keys(state, LoaderState.__annotations__, "loader's")
-    if state["version"] != LOADER_STATE_VERSION:
-        raise StateError(
-            f"the loader's state has version {state.get('version')!r}, this mixstream reads "
-            f"version {LOADER_STATE_VERSION}; load it with the mixstream that saved it."
-        )
-    if state["corpus"] != corpus_fingerprint:
-        raise StateError(
-            f"the state was saved on the corpus with fingerprint {state['corpus']}, this one "
-            f"has {corpus_fingerprint}; open the corpus of the run."
-        )
+    _check_follows(state, corpus)
+
+
+def _check_follows(state: LoaderState, corpus: Corpus) -> None:
+    """Refuses a corpus whose domains do not begin with what the state knows, or were renamed."""
+    known: Mapping[str, list[Any]] = state["contents"]
+    if not any(name in corpus.layout for name in known):
+        raise _misfit(state, corpus, "they have no domain in common.")
+    for name, (number, digest) in known.items():
+        if name not in corpus.layout:
+            for new in corpus.domains:
+                if new not in known and number and _content(corpus, new, number)[1] == digest:
+                    raise _misfit(
+                        state,
+                        corpus,
+                        f"domain {name!r} is {new!r} here; the name is part of the order, so name "
+                        f"it {name!r} as before.",
+                    )
+            continue
+        here = len(corpus.layout[name])
+        if here < number:
+            raise _misfit(
+                state,
+                corpus,
+                f"domain {name!r} had {number} shards and has {here} here, so this corpus is an "
+                f"older one than the run's; open the one that the run has seen.",
+            )
+        found = _content(corpus, name, number)[1]
+        if found != digest:
+            raise _misfit(
+                state,
+                corpus,
+                f"the first {number} shards of domain {name!r} are others, of digest {found} and "
+                f"not {digest}; open the corpus of the run, or one that was appended to it.",
+            )
+
+
+def _misfit(state: LoaderState, corpus: Corpus, why: str) -> StateError:
+    return StateError(
+        f"the state was saved on the corpus with fingerprint {state['corpus']}, this one has "
+        f"{corpus.fingerprint}: {why}"
+    )
+
+
+def _content(corpus: Corpus, name: str, num_shards: int | None = None) -> list[Any]:
+    """How many shards a domain has, up to a number of them, and a digest of what is in these."""
+    index = corpus.pool.shards.domains[corpus.domains.index(name)].index
+    contents = index.contents()[:num_shards]
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update("".join(f"{rows} {size} {raw}\n" for rows, size, raw in contents).encode())
+    return [len(contents), digest.hexdigest()]
 
 
 def state_id(state: BatchSamplerState) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypedDict
 
@@ -15,12 +17,16 @@ from mixstream.mixing.weights import WeightChange
 __all__ = ["PlannedChange", "WeightLog"]
 
 
-class PlannedChange(TypedDict):
-    """A change that is decided and not reached, as JSON holds it."""
-
+class _Change(TypedDict):
     at_row: int
     weights: list[float]
     reason: str
+
+
+class PlannedChange(_Change, total=False):
+    """A change that is decided and not reached, as JSON holds it."""
+
+    among: list[str]
 
 
 class WeightLog:
@@ -29,10 +35,11 @@ class WeightLog:
     Args:
         row: where the first weights hold from.
         weights: (K,) float64, sum 1.
+        among: see WeightChange.
     """
 
-    def __init__(self, row: int, weights: Vector) -> None:
-        self._changes = [WeightChange(at_row=row, weights=weights)]
+    def __init__(self, row: int, weights: Vector, among: tuple[str, ...] | None = None) -> None:
+        self._changes = [WeightChange(at_row=row, weights=weights, among=among)]
 
     def add(self, change: WeightChange) -> None:
         """Takes a change; it replaces one for the same row."""
@@ -46,13 +53,21 @@ class WeightLog:
         Raises:
             StepError: the row is forgotten.
         """
+        return self.change_at(row).weights
+
+    def change_at(self, row: int) -> WeightChange:
+        """The change that the weights of a row came with; the log's own.
+
+        Raises:
+            StepError: the row is forgotten.
+        """
         index = self._after(row)
         if index == 0:
             raise StepError(
                 f"the weights of row {row} are not known any more, those from row "
                 f"{self._changes[0].at_row} on are. Load a state from before it."
             )
-        return self._changes[index - 1].weights
+        return self._changes[index - 1]
 
     def next_row(self, row: int) -> int | None:
         """The first row after `row` at which the weights change; None if they do not."""
@@ -70,28 +85,49 @@ class WeightLog:
 
     def state(self, row: int) -> list[PlannedChange]:
         """The changes after a row, as JSON holds them."""
-        return [
-            {"at_row": change.at_row, "weights": change.weights.tolist(), "reason": change.reason}
-            for change in self.planned(row)
-        ]
+        return [_as_json(change) for change in self.planned(row)]
 
     @classmethod
-    def of_state(cls, row: int, weights: Vector, changes: list[PlannedChange]) -> WeightLog:
+    def of_state(
+        cls,
+        row: int,
+        weights: Vector,
+        changes: list[PlannedChange],
+        among: tuple[str, ...] | None = None,
+    ) -> WeightLog:
         """The log with these weights at a row and these changes after it."""
-        log = cls(row, weights)
+        log = cls(row, weights, among)
         for change in changes:
             log.add(
                 WeightChange(
                     at_row=change["at_row"],
                     weights=np.array(change["weights"]),
                     reason=change["reason"],
+                    among=tuple(change["among"]) if "among" in change else None,
                 )
             )
+        return log
+
+    def mapped(self, change: Callable[[WeightChange], WeightChange]) -> WeightLog:
+        """The log with every change put through a function that keeps its row."""
+        log = copy.copy(self)
+        log._changes = [change(each) for each in self._changes]
         return log
 
     def _after(self, row: int) -> int:
         """Index of the first change after a row."""
         return bisect.bisect_right(self._changes, row, key=_at_row)
+
+
+def _as_json(change: WeightChange) -> PlannedChange:
+    found: PlannedChange = {
+        "at_row": change.at_row,
+        "weights": change.weights.tolist(),
+        "reason": change.reason,
+    }
+    if change.among is not None:
+        found["among"] = list(change.among)
+    return found
 
 
 def _at_row(change: WeightChange) -> int:

@@ -22,6 +22,8 @@ class EpochLimits:
         on_exhausted: see MixSampler.
         domains: the K names.
         num_rows: (C, K) int64, rows of each slice.
+        extra_rows: (C, K) int64, what the draws of an epoch were more than these rows, in all
+            epochs before the corpus grew.
     """
 
     def __init__(
@@ -30,15 +32,17 @@ class EpochLimits:
         on_exhausted: OnExhausted,
         domains: Sequence[str],
         num_rows: Counts,
+        extra_rows: Counts | int = 0,
     ) -> None:
         self._max_epochs, self._on_exhausted, self._domains = max_epochs, on_exhausted, domains
         epochs = np.array([max_epochs.get(name, 0) for name in domains], dtype=np.int64)
         unlimited = (epochs == 0) | (num_rows == 0)
-        self._num_draws = np.where(unlimited, np.iinfo(np.int64).max, num_rows * epochs)
+        self.num_draws = np.where(unlimited, np.iinfo(np.int64).max, num_rows * epochs + extra_rows)
+        """(C, K) int64, how often each node may draw each domain."""
 
     def exhausted(self, counts: Counts) -> NDArray[np.bool_]:
         """(K,) bool, domains that some node has drawn as often as it may; counts is (C, K)."""
-        return np.asarray((counts >= self._num_draws).any(axis=0))
+        return np.asarray((counts >= self.num_draws).any(axis=0))
 
     def masked(self, counts: Counts) -> NDArray[np.bool_]:
         """(K,) bool, domains whose weight goes to the others."""
@@ -56,7 +60,7 @@ class EpochLimits:
         Raises:
             WeightsError: a row of an exhausted domain under on_exhausted="raise".
         """
-        left = self._num_draws.ravel()[group] - ordinal  # with this row, so 1 is the last one
+        left = self.num_draws.ravel()[group] - ordinal  # with this row, so 1 is the last one
         if self._on_exhausted == "redistribute":
             last = np.flatnonzero(left <= 1)
             return int(last[0]) + 1 if last.size else group.size

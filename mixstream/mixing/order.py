@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixstream.arrays import Counts, Words
 from mixstream.rng import name_key, permuted, stream_key
 
-__all__ = ["RowOrder", "Slices", "domain_slices"]
+__all__ = ["Block", "RowOrder", "Slices", "domain_slices"]
 
 _ROW_STREAM = 0x526F77  # keys of the row order, apart from every other use of the seed
 
@@ -31,6 +32,29 @@ class Slices(NamedTuple):
     """(C, K) int64, how many rows it holds."""
 
 
+class Block(NamedTuple):
+    """Draws of a group, one after the other, that visit each row of a few runs of rows once."""
+
+    first_draw: int
+    """Ordinal of the first of them."""
+    num_rows: int
+    """Draws, and rows."""
+    run_start: Counts
+    """(m,) int64, rows of the block before each run, in rising order."""
+    run_row: Counts
+    """(m,) int64, row within the domain at which each run starts."""
+    key: Words | None
+    """Of the permutation; None where rows are drawn in the order of the runs."""
+
+    def rows(self, begin: int, end: int) -> Counts:
+        """Rows within the domain of the draws from `begin` to `end` of the block, 0 <= its size."""
+        position = np.arange(begin, end, dtype=np.int64)
+        if self.key is not None:
+            position = permuted(position, np.full_like(position, self.num_rows), self.key)
+        run = np.searchsorted(self.run_start, position, side="right") - 1
+        return np.asarray(self.run_row[run] + position - self.run_start[run])
+
+
 class RowOrder:
     """Rows of every domain in the order in which each canonical node draws them.
 
@@ -41,6 +65,8 @@ class RowOrder:
         shuffle: False draws the rows in shard order, epoch after epoch.
         shuffle_block_rows: shards whose first rows fall within so many rows of the epoch are
             shuffled together. A reader needs about that many rows of a domain near at a time.
+        shared: (K,) bool, domains that all nodes draw as one group; those of fewer rows than nodes
+            if not given.
 
     Memory is O(shards + K C). The tables of an epoch are made when its first row is asked for.
     """
@@ -53,14 +79,15 @@ class RowOrder:
         num_canonical_nodes: int,
         shuffle: bool,
         shuffle_block_rows: int,
+        shared: NDArray[np.bool_] | None = None,
     ) -> None:
         shards = [np.asarray(rows, dtype=np.int64) for rows in layout.values()]
         shards = [rows[rows > 0] for rows in shards]
         self._num_domains = len(shards)
         domain_rows = np.array([rows.sum() for rows in shards], dtype=np.int64)
         self._domain_start = _starts(domain_rows)
-        self.slices = domain_slices(shards, num_canonical_nodes)
-        self._is_shared = domain_rows < num_canonical_nodes
+        self._is_shared = domain_rows < num_canonical_nodes if shared is None else shared
+        self.slices = domain_slices(shards, num_canonical_nodes, shared=self._is_shared)
         self._shuffle = shuffle
         self._first_row = self.slices.first_row.ravel()
         self._num_rows = self.slices.num_rows.ravel()
@@ -102,6 +129,27 @@ class RowOrder:
             row = self._shuffled(group, size, epoch, row)
         return np.asarray(row + self._first_row[group] - self._domain_start[domain])
 
+    def block(self, domain: int, node: int, ordinal: int) -> Block | None:
+        """The block in which one draw lies; None for a domain without rows.
+
+        It is computed beside what `rows` remembers, so that looking ahead costs no later draw
+        anything. Without shuffling, and for a slice within one block, it is the whole epoch.
+        """
+        group = (0 if self._is_shared[domain] else node) * self._num_domains + domain
+        size = int(self._num_rows[group])
+        if size == 0:
+            return None
+        epoch, position = divmod(ordinal, size)
+        table = int(self._table_of[group])
+        first_row = int(self._first_row[group] - self._domain_start[domain])
+        if not self._shuffle or table < 0:
+            key = stream_key(self._key[group], epoch) if self._shuffle else None
+            return Block(epoch * size, size, np.array([0]), np.array([first_row]), key)
+        block = self._blocks.block(table, epoch, position)
+        return block._replace(
+            first_draw=block.first_draw + epoch * size, run_row=block.run_row + first_row
+        )
+
     def _shuffled(self, group: Counts, size: Counts, epoch: Counts, position: Counts) -> Counts:
         """Position within an epoch -> row within the slice."""
         table = self._table_of[group]
@@ -118,7 +166,9 @@ class RowOrder:
         return row
 
 
-def domain_slices(shards: list[Counts], num_canonical_nodes: int) -> Slices:
+def domain_slices(
+    shards: list[Counts], num_canonical_nodes: int, *, shared: NDArray[np.bool_] | None = None
+) -> Slices:
     """The rows of each group: whole shards where a domain has at least one for every node.
 
     A domain of fewer shards than nodes is cut between rows, so its shards are read by several
@@ -128,6 +178,8 @@ def domain_slices(shards: list[Counts], num_canonical_nodes: int) -> Slices:
     Args:
         shards: rows of each shard, all > 0, an int64 array a domain.
         num_canonical_nodes: C.
+        shared: (K,) bool, see RowOrder; any other domain of fewer rows than nodes leaves some
+            nodes without rows.
     """
     num_rows = np.array([rows.sum() for rows in shards], dtype=np.int64)
     num_shards = np.array([rows.size for rows in shards], dtype=np.int64)
@@ -145,7 +197,8 @@ def domain_slices(shards: list[Counts], num_canonical_nodes: int) -> Slices:
     by_shard = num_shards >= num_canonical_nodes
     cut[by_shard] = shard_edge[edge[by_shard]]
     start, length = cut[:, :-1], np.diff(cut, axis=1)
-    shared = num_rows < num_canonical_nodes
+    if shared is None:
+        shared = num_rows < num_canonical_nodes
     start = np.where(shared[:, None], first_row[:, None], start)
     length = np.where(shared[:, None], num_rows[:, None], length)
     return Slices(np.ascontiguousarray(start.T), np.ascontiguousarray(length.T))
@@ -200,6 +253,8 @@ class _BlockTables:
         """(T,) position at which its block starts."""
         self._block_size = segments.num_rows.copy()
         """(T,) rows of its block."""
+        self._aside: tuple[int, _BlockTables] | None = None
+        """A group and tables of it alone, for epochs that are only looked at."""
 
     def rows(self, group: Counts, epoch: Counts, position: Counts) -> Counts:
         """Row within the slice of each position, group by group and epoch by epoch."""
@@ -217,6 +272,40 @@ class _BlockTables:
             now, todo = todo[ready], todo[~ready]
             row[now] = self._looked_up(group[now], epoch[now], position[now])
         return row
+
+    def block(self, group: int, epoch: int, position: int) -> Block:
+        """The block of a position, its first draw and its runs counted from those of the slice."""
+        tables = self if self._epoch[group] == epoch else self._tables_of(group, epoch)
+        own = group if tables is self else 0
+        start, end = tables._segments.group_start[own : own + 2].tolist()
+        first = tables._group_start[own]
+        starts, block_starts = tables._start[start:end], tables._block_start[start:end]
+        block_start = block_starts[np.searchsorted(starts, first + position, side="right") - 1]
+        runs = slice(*np.searchsorted(block_starts, [block_start, block_start + 1]))
+        return Block(
+            int(block_start - first),
+            int(tables._block_size[start:end][runs][0]),
+            starts[runs] - block_start,
+            tables._first_row[start:end][runs].copy(),
+            stream_key(tables._key[own], epoch, int(block_start - first)),
+        )
+
+    def _tables_of(self, group: int, epoch: int) -> _BlockTables:
+        """Tables of one group at an epoch; the last ones are kept."""
+        if self._aside is None or self._aside[0] != group:
+            start, end = self._segments.group_start[group : group + 2]
+            segments = _Segments(
+                np.array([0, end - start]),
+                self._segments.first_row[start:end],
+                self._segments.num_rows[start:end],
+            )
+            one = np.array([0])
+            key = self._key[group : group + 1]
+            self._aside = (group, _BlockTables(one, segments, key, self._block_rows))
+        tables = self._aside[1]
+        if tables._epoch[0] != epoch:
+            tables._make_tables(np.array([0]), np.array([epoch]))
+        return tables
 
     def _looked_up(self, group: Counts, epoch: Counts, position: Counts) -> Counts:
         place = np.searchsorted(self._start, self._group_start[group] + position, side="right") - 1

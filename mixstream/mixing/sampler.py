@@ -6,22 +6,26 @@ rows came before; on nothing else.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
 from mixstream.arrays import ADDRESS, Addresses, Counts, Vector
 from mixstream.errors import StepError, WeightsError
+from mixstream.mixing.adoption import LayoutOfToday, OnRetired, shard_lists
 from mixstream.mixing.alias import DomainTable, domain_table, table_domains
 from mixstream.mixing.changes import WeightLog
 from mixstream.mixing.draw import NO_ROWS, Draw, ordinals
 from mixstream.mixing.exhaustion import EpochLimits
-from mixstream.mixing.order import RowOrder
+from mixstream.mixing.growth import GrownOrder, Leg, row_order
+from mixstream.mixing.order import Block
 from mixstream.mixing.settings import (
     OnExhausted,
     OrderSettings,
@@ -29,13 +33,7 @@ from mixstream.mixing.settings import (
     checked_layout,
     epoch_caps,
 )
-from mixstream.mixing.state import (
-    STATE_VERSION,
-    Mark,
-    SamplerState,
-    checked_place,
-    checked_settings,
-)
+from mixstream.mixing.state import STATE_VERSION, Mark, RetiredDomain, SamplerState
 from mixstream.mixing.weights import WeightChange, WeightsLike, natural_weights, simplex_point
 from mixstream.rng import name_key, permuted, stream_key
 
@@ -87,6 +85,7 @@ class MixSampler:
     ) -> None:
         self.domains = tuple(layout)
         self.num_rows, self._layout_digest = checked_layout(layout)
+        self._layout = {name: np.asarray(rows, dtype=np.int64) for name, rows in layout.items()}
         if on_exhausted is not None and max_epochs is None:
             raise WeightsError(
                 f"on_exhausted={on_exhausted!r} has no effect without max_epochs; "
@@ -102,23 +101,9 @@ class MixSampler:
             max_epochs=epoch_caps(max_epochs, self.domains),
             on_exhausted=on_exhausted or "redistribute",
         )
-        self._order = RowOrder(
-            layout,
-            seed=self.settings.seed,
-            num_canonical_nodes=self.settings.num_canonical_nodes,
-            shuffle=shuffle,
-            shuffle_block_rows=self.settings.shuffle_block_rows,
-        )
-        self._limits = (
-            EpochLimits(
-                self.settings.max_epochs,
-                self.settings.on_exhausted,
-                self.domains,
-                self._order.slices.num_rows,
-            )
-            if self.settings.max_epochs is not None
-            else None
-        )
+        self._set_legs({})
+        self._retired: dict[str, RetiredDomain] = {}
+        self._shards: dict[str, list[Any]] | None = None
         first = natural_weights(self.num_rows) if weights is None else self.checked(weights)
         self.version = 0
         """Grows with every move and every change, but for `advance`."""
@@ -126,6 +111,7 @@ class MixSampler:
         self._counts = np.zeros_like(self._order.slices.num_rows)
         self._log = WeightLog(0, first)
         self._table: DomainTable | None = None
+        self._columns: Counts | None = None
         self._masked = np.zeros(len(self.domains), dtype=bool)
 
     @property
@@ -143,6 +129,17 @@ class MixSampler:
         """The changes that are decided and not reached by the next row."""
         return self._log.planned(self._row)
 
+    def coming_weights(self, num_changes: int) -> list[tuple[int, Vector]]:
+        """(row, weights) of the next row and of the next changes, at most so many; not copied."""
+        row: int | None = self._row
+        found = [(self._row, self._log.at(self._row))]
+        while len(found) <= num_changes:
+            row = self._log.next_row(found[-1][0])
+            if row is None:
+                break
+            found.append((row, self._log.at(row)))
+        return found
+
     @property
     def counts(self) -> Counts:
         """(K,) int64, rows drawn of each domain."""
@@ -154,6 +151,17 @@ class MixSampler:
         return np.asarray(self.counts / np.maximum(self.num_rows, 1), dtype=np.float64)
 
     @property
+    def num_draws(self) -> Counts:
+        """(K,) int64, rows of each domain until its max_epochs, or until each row came once."""
+        caps = self.settings.max_epochs or {}
+        num_draws = self.num_rows * np.array([caps.get(name, 1) for name in self.domains])
+        if isinstance(self._order, GrownOrder):
+            capped = num_draws + self._order.of_domains(self._order.extra_rows)
+            once = np.array([name in self._legs and name not in caps for name in self.domains])
+            num_draws = np.where(once, self._order.of_domains(self._order.start), capped)
+        return np.asarray(num_draws)
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits of the state: equal samplers draw equal rows."""
         digest = hashlib.blake2b(self._layout_digest.encode(), digest_size=8)
@@ -161,6 +169,9 @@ class MixSampler:
         digest.update(self._counts.tobytes() + self.weights.tobytes())
         for change in self.planned:
             digest.update(change.at_row.to_bytes(16, "little") + change.weights.tobytes())
+        among = [change.among for change in (self._log.change_at(self._row), *self.planned)]
+        if self._legs or any(among):  # after the corpus has grown
+            digest.update(json.dumps([self._legs, among]).encode())
         return digest.hexdigest()
 
     def take(self, num_rows: int) -> Addresses:
@@ -212,6 +223,23 @@ class MixSampler:
         out["domain"] = draw.domain
         out["row"] = self._order.rows(*draw)
         return out
+
+    def coming_block(self, domain: int, node: int, ordinal: int) -> Block | None:
+        """What a canonical node draws of a domain around one draw; nothing is drawn.
+
+        Args:
+            domain: index.
+            node: canonical node; of a domain of fewer rows than nodes, any of them.
+            ordinal: how often the node drew the domain before it.
+
+        Returns:
+            The block of rows in which the draw lies; None where the domain has none left for it.
+        """
+        block = self._order.block(domain, node, ordinal)
+        if block is None or self._limits is None:
+            return block
+        group = self._order.groups(np.array([domain]), np.array([node]))
+        return block if ordinal < self._limits.num_draws.ravel()[group[0]] else None
 
     def probe(self, domain: int, places: range, *, place: int, draw: int) -> Addresses:
         """Addresses of random rows of one domain, from a stream of their own.
@@ -299,43 +327,78 @@ class MixSampler:
     def state_dict(self, mark: Mark | None = None) -> SamplerState:
         """The state at the next undrawn row, or at a mark: JSON-able, O(K C).
 
-        It holds the changes that are decided and not reached there.
+        It holds the changes that are decided and not reached there, and what a corpus that has
+        grown by then must begin with.
 
         Raises:
             StepError: the mark's place is forgotten.
         """
         mark = mark or self.mark()
+        change = self._log.change_at(mark.row)
+        if self._shards is None:
+            self._shards = shard_lists(self._layout)
         return {
             "version": STATE_VERSION,
             "settings": asdict(self.settings),
             "layout": self._layout_digest,
+            "domains": list(self.domains),
+            "shards": {name: list(known) for name, known in self._shards.items()},
             "row": mark.row,
-            "weights": dict(zip(self.domains, self._log.at(mark.row).tolist(), strict=True)),
+            "weights": dict(zip(self.domains, change.weights.tolist(), strict=True)),
+            "among": None if change.among is None else list(change.among),
             "counts": mark.counts.tolist(),
             "changes": self._log.state(mark.row),
+            "legs": {name: [list(leg) for leg in legs] for name, legs in self._legs.items()},
+            "retired": copy.deepcopy(self._retired),
         }
 
-    def load_state_dict(self, state: SamplerState, *, adopt_stratum: bool = False) -> None:
+    def load_state_dict(
+        self,
+        state: SamplerState,
+        *,
+        adopt_stratum: bool = False,
+        on_retired: OnRetired = "raise",
+    ) -> None:
         """Goes to the place of a state, whatever was drawn before.
+
+        The layout may have grown since, by domains and by shards behind those of a domain, and may
+        have lost domains. A new domain has weight 0 until it is named, and nothing else moves; new
+        shards end the running epoch of their domain; what was drawn of a lost one is kept in the
+        state, should it return.
 
         Args:
             state: from `state_dict`, perhaps by way of JSON.
             adopt_stratum: take the state's stratum over instead of refusing another one.
+            on_retired: what a lost domain of positive weight does: "raise", or "redistribute" its
+                weight to the others in proportion, in planned changes, too.
 
         Raises:
             StateError: the state is of another version, layout or setting; both values are named.
         """
-        settings = checked_settings(
-            state,
-            self.settings,
-            layout=self._layout_digest,
-            domains=self.domains,
-            adopt_stratum=adopt_stratum,
+        today = LayoutOfToday(
+            layout=self._layout, digest=self._layout_digest, settings=self.settings
         )
-        row, counts, log = checked_place(state, self.domains, self._counts.shape)
-        self.settings = settings
+        place = today.place(state, adopt_stratum=adopt_stratum, on_retired=on_retired)
+        self.settings = place.settings
+        if place.legs != self._legs:
+            self._set_legs(place.legs)
         self.version += 1
-        self._row, self._counts, self._log, self._table = row, counts, log, None
+        self._row, self._counts, self._log = place.row, place.counts, place.log
+        self._retired, self._table = place.retired, None
+
+    def _set_legs(self, legs: dict[str, tuple[Leg, ...]]) -> None:
+        """Lays out the rows of all domains, of which some may have grown in mid-run."""
+        self._legs, settings = legs, self.settings
+        self._order = row_order(self._layout, legs, settings)
+        self._limits = None
+        if settings.max_epochs is not None:
+            self._limits = EpochLimits(
+                settings.max_epochs,
+                settings.on_exhausted,
+                self.domains,
+                self._order.slices.num_rows,
+                self._order.extra_rows if isinstance(self._order, GrownOrder) else 0,
+            )
 
     def _drawn_by_one_table(self, end: int) -> Draw:
         """The next rows up to `end`, a change of the weights, or the end of a domain."""
@@ -370,13 +433,19 @@ class MixSampler:
 
     def _made_table(self) -> DomainTable | None:
         """The table of the next row; None where no domain of positive weight is left."""
-        weights = self._log.at(self._row)
+        change = self._log.change_at(self._row)
+        weights = change.weights
         if self._limits is not None:
             self._masked = self._limits.masked(self._counts)
             weights = np.where(self._masked, 0.0, weights)
             if not weights.any():
                 return None
             weights = weights / math.fsum(weights.tolist())
+        self._columns = None
+        if change.among is not None:
+            place = {name: index for index, name in enumerate(self.domains)}
+            self._columns = np.array([place.get(name, -1) for name in change.among])
+            weights = np.where(self._columns < 0, 0.0, weights[self._columns])
         return domain_table(weights, self._exact_stratum())
 
     def _exact_stratum(self) -> int | None:
@@ -389,6 +458,11 @@ class MixSampler:
         For 2 canonical nodes and micro-batches of 3 rows, rows 0, 2, 4 are drawn as row 0, rows 1,
         3, 5 as row 1, rows 6, 8, 10 as row 2.
         """
+        drawn = self._columns_by(table, rows)
+        return drawn if self._columns is None else np.asarray(self._columns[drawn])
+
+    def _columns_by(self, table: DomainTable, rows: Counts) -> Counts:
+        """The columns of the table that consecutive rows draw."""
         settings = self.settings
         if settings.sampling != "micro_batch":
             return table_domains(table, rows, seed=settings.seed, stratum=self._exact_stratum())

@@ -10,6 +10,7 @@ import bisect
 import math
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -60,9 +61,13 @@ class Schedule:
         Raises:
             WeightsError: weights that are no point on the simplex.
         """
+        if not isinstance(weights, Sized):
+            raise WeightsError(
+                f"the weights of a schedule are {weights!r}; give one number a domain, by name or "
+                f"in manifest order."
+            )
         domains = tuple(weights) if isinstance(weights, Mapping) else None
-        size = len(weights) if isinstance(weights, Sized) else 0
-        point = _point(weights, domains, size)
+        point = _point(weights, domains, len(weights))
         return cls(domains, (ScheduledWeights(0, point, ""),))
 
     def stage(self, step: int, weights: WeightsLike, *, reason: str = "stage") -> Schedule:
@@ -143,11 +148,16 @@ class Schedule:
             raise WeightsError(
                 "factors by name need a schedule whose weights are by name; give it a mapping."
             )
-        for name in factors:
+        for name, factor in factors.items():
             if name not in self.domains:
                 raise WeightsError(
                     f"unknown domain {name!r} in factors; the schedule holds "
                     f"{', '.join(self.domains[:10])}."
+                )
+            if not isinstance(factor, Real) or not 0 <= factor < math.inf:
+                raise WeightsError(
+                    f"the factor of domain {name!r} is {factor!r}; give a finite number of at "
+                    f"least 0."
                 )
         shares = zip(self.domains, self.at(step).tolist(), strict=True)
         return {name: share * factors.get(name, 1.0) for name, share in shares}

@@ -30,6 +30,15 @@ __all__ = ["read_schedule"]
 
 _TOP = ("num_steps", "weights", "change")
 _CHANGE = ("step", "until", "shape", "num_changes", "weights", "factors", "reason")
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "num_steps": ((int,), "a whole number above 0"),
+    "num_changes": ((int,), "a whole number above 0"),
+    "weights": ((dict, list), "a table of numbers by domain, or a list of them"),
+    "factors": ((dict,), "a table of numbers by domain"),
+    "change": ((list,), "tables under [[change]]"),
+    "reason": ((str,), "text"),
+}
+"""What a key holds, and how a message says so; steps have a check of their own."""
 
 
 def read_schedule(path: str | os.PathLike[str], *, num_steps: int | None = None) -> Schedule:
@@ -111,9 +120,16 @@ def _wanted(values: Mapping[str, Any], key: str, where: str) -> Any:
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in values:
+    """Refuses keys that are not known, and values of another kind than the key's."""
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"{where}: a change is {values!r}; give {_KINDS['change'][1]}.")
+    for key, value in values.items():
         if key not in known:
             raise RecipeError(f"{where}: unknown key {key!r}; it knows {', '.join(known)}.")
+        kinds, wanted = _KINDS.get(key, ((object,), ""))
+        is_wrong = not isinstance(value, kinds)
+        if is_wrong or (kinds == (int,) and (value < 1 or value is True)):
+            raise RecipeError(f"{where}: {key!r} is {value!r}; give {wanted}.")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class WeightChange:
     """Why, in the words of the caller."""
     at_step: int | None = None
     """The first step that holds such a row; None where nobody counts steps."""
+    among: tuple[str, ...] | None = None
+    """The domains that there were when it was decided, where the corpus has changed since."""
     num_batches_in_flight: int = 0
     """Batches drawn by the old weights and not delivered when the change was decided."""
 

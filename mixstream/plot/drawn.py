@@ -75,10 +75,25 @@ def _by_weights(run: Run, first: int, end: int) -> Iterator[tuple[int, int, Vect
 def _counted(run: Run, parts: list[tuple[int, int, Vector]]) -> Counts:
     """(K,) int64, rows of each domain in some parts of a run without max_epochs."""
     settings = run.start["settings"]
+    seed = settings["seed"]
+    stratum = settings["stratum"] if settings["sampling"] == "stratified" else None
     counts = np.zeros(len(run.domains), dtype=np.int64)
     for first, end, weights in parts:
-        table = domain_table(weights, settings["stratum"])
-        rows = np.arange(first, end)
-        found = table_domains(table, rows, seed=settings["seed"], stratum=settings["stratum"])
+        table, rows = domain_table(weights, stratum), np.arange(first, end)
+        if settings["sampling"] == "micro_batch":
+            number = _micro_batch(rows, settings["stratum"], settings["num_canonical_nodes"])
+            numbers = np.arange(number.min(), number.max() + 1)
+            found = table_domains(table, numbers, seed=seed, stratum=None)[number - numbers[0]]
+        else:
+            found = table_domains(table, rows, seed=seed, stratum=stratum)
         counts += np.bincount(found, minlength=counts.size)
     return counts
+
+
+def _micro_batch(rows: Counts, size: int, num_nodes: int) -> Counts:
+    """(n,) int64, the micro-batch of each row, which is drawn as if it were the row of that number.
+
+    For 2 canonical nodes and micro-batches of 3 rows, rows 0, 2, 4 are micro-batch 0, rows 1, 3, 5
+    are 1, rows 6, 8, 10 are 2: see `MixSampler`.
+    """
+    return rows // (num_nodes * size) * num_nodes + rows % num_nodes

@@ -39,6 +39,7 @@ _SOURCES = {
     "resume": "found at a resume",
 }
 _LABEL_GAP = 0.085  # of a panel's height, for labels beside it
+_WORD_WIDTH = 0.13  # of a panel's width, for "planned"
 _FEW_POINTS = 40
 _MAX_ASKED_LINES = 60  # pieces; more of them hide what was drawn
 
@@ -65,8 +66,13 @@ def asked_panel(axes: Axes, charts: Charts, groups: Groups) -> None:
     if end > charts.now_step:
         axes.axvspan(charts.now_step, end, facecolor="white", alpha=0.45, hatch="//", lw=0)
         axes.axvline(charts.now_step, color=INK, linewidth=1.2)
+        now = (charts.now_step - charts.first_step) / (end - charts.first_step)
+        is_narrow = (
+            now > 1 - _WORD_WIDTH
+        )  # the word ends with the panel then, and begins before now
         axes.text(
-            charts.now_step, 0.03, " planned", transform=axes.get_xaxis_transform(), color=INK,
+            0.995 if is_narrow else now, 0.03, "planned" if is_narrow else " planned",
+            ha="right" if is_narrow else "left", transform=axes.transAxes, color=INK,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
         )  # fmt: skip
 

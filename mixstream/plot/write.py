@@ -37,7 +37,7 @@ def plot(
         The picture's path. The same logs give the same bytes.
 
     Raises:
-        RecipeError: no run, another ending, or no matplotlib.
+        RecipeError: no run, another ending, no such folder, or no matplotlib.
         StateError: a file that is no run log, or steps that a run does not hold.
         OSError: a file cannot be read or written.
     """
@@ -46,6 +46,11 @@ def plot(
         raise RecipeError(
             f"the picture {str(path)!r} ends in {path.suffix!r}; give a name that ends in "
             f"{', '.join(_ENDINGS)}."
+        )
+    if not path.parent.is_dir():
+        raise RecipeError(
+            f"the folder {str(path.parent)!r} is not there; make it, or give the picture another "
+            f"place."
         )
     if not runs:
         raise RecipeError("no run to plot; give at least one run log.")

@@ -6,13 +6,13 @@ where a change is felt). An array (K,) is a list in the order of "domains"; NaN 
 
 | kind | and beside these |
 | --- | --- |
-| start | the first line, once: "format", "versions", "corpus" (fingerprint), "path" of the corpus or null, "domains", "rows" (K,), "seq_len", "shards" {domain: [[shards, rows of each], ...]}, "settings" {what the order depends on, "batch_size", "world_size"}, "weights" (K,) from "row" on, "steerable"; and "counts" (C, K) where row > 0 |
+| start | the first line, once: "format", "versions", "corpus" (fingerprint), "path" of the corpus or null, "domains", "rows" (K,), "seq_len", "shards" {domain: [[shards, rows of each], ...]}, "settings" {what the order depends on, "batch_size", "world_size"}, "weights" (K,) from "row" on, "steerable"; and "counts" (C, K) where row > 0, "sampler" (the whole state) where the corpus had grown by then |
 | weights | "row" is the first that feels them and "step" the step that holds it; "decided_step", "weights" (K,), "reason", "source": "code", "schedule" or "person" |
 | signal | "name", "values" (K,), and "unit" if given |
 | epoch | "domain" begins pass number "epoch" (from 0) over its rows; "row" is where it was noticed |
 | progress | the run came as far as this; about one a second |
 | checkpoint | a state was taken here: "state" (its id), and "counts" (C, K) where they are few |
-| resume | the run goes on from a state: "state", "weights" (K,), "changes" [{"at_row", "weights", "reason"}] that are planned, "counts", "batch_size", "world_size", "steerable", "versions". What the log holds past it, in rows and in decisions, was rolled back |
+| resume | the run goes on from a state: "state", "weights" (K,), "changes" [{"at_row", "weights", "reason"}] that are planned, "counts", "batch_size", "world_size", "steerable", "versions"; and where the corpus is another one than at the start, or has grown, "corpus", "domains", "rows" and "shards" of it, to which all later events refer, and "sampler" (the whole state). What the log holds past it, in rows and in decisions, was rolled back |
 | fault | "kind", "object", "detail": something could not be read |
 | end | the iteration ended: "reason" |
 """  # noqa: E501 (a table has no line breaks)
@@ -53,6 +53,15 @@ _COMMON: dict[str, tuple[type, ...]] = {
     "step": (int,),
     "row": (int,),
 }
+_OWN = {
+    "start": ("corpus", "domains", "rows", "seq_len", "shards", "settings", "weights"),
+    "weights": ("decided_step", "weights", "reason", "source"),
+    "signal": ("name", "values"),
+    "epoch": ("domain", "epoch"),
+    "resume": ("weights", "changes", "batch_size", "world_size"),
+    "end": ("reason",),
+}
+"""What a reader needs of a kind of event, beside what all events have."""
 _PACKAGES = ("mixstream", "mosaicml-streaming", "numpy", "torch")
 
 
@@ -71,15 +80,22 @@ def decoded_line(line: bytes, path: Path, number: int) -> Event:
     try:
         event = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise StateError(
-            f"{path}, line {number} is no JSON: {error}. Copy the log again, or cut it before "
-            f"this line."
-        ) from error
+        mend = "Copy the log again, or cut it before this line."
+        if number == 1:
+            mend = "Give the file that Loader(run_log=...) wrote, or copy the log again."
+        raise StateError(f"{path}, line {number} is no JSON: {error}. {mend}") from error
     for key, kind in _COMMON.items():
         if not isinstance(event, dict) or not isinstance(event.get(key), kind):
             raise StateError(
                 f"{path}, line {number} has no {key!r} as every event of a run log has: "
                 f"{line[:60]!r}. Give the file that Loader(run_log=...) wrote."
+            )
+    kind, is_ours = event["event"], event.get("format", FORMAT) == FORMAT
+    for own in _OWN.get(kind, ()) if is_ours else ():
+        if own not in event:
+            raise StateError(
+                f"{path}, line {number} has no {own!r} as every {kind} event has; copy the log "
+                f"again, or cut it before this line."
             )
     return dict(event)
 

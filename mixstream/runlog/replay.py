@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,15 +13,19 @@ import numpy as np
 from mixstream.arrays import ADDRESS, Addresses, Counts
 from mixstream.errors import StateError
 from mixstream.mixing.sampler import Draw, MixSampler
-from mixstream.mixing.state import SamplerState
+from mixstream.mixing.state import Mark, SamplerState
+from mixstream.runlog.events import Event, layout_of_runs
+from mixstream.runlog.growth import corpus_of
 from mixstream.runlog.run import Run, read_run
 
 __all__ = [
     "Sightings",
     "check_corpus",
+    "check_one_corpus",
     "drawn_counts",
     "order_settings",
     "replay",
+    "replayed_blocks",
     "replayed_sampler",
     "row_range",
     "seen_at",
@@ -62,7 +68,8 @@ def replay(
         steps: the same in steps; give one of the two.
 
     Returns:
-        (n,) structured array of `domain` (int32) and `row` (int64, in shard order), in the order of
+        (n,) structured array of `domain` (int32, index into the domains of the run: those of its
+        start, then those that came later) and `row` (int64, in shard order), in the order of
         the global rows; fewer than asked for where the run has ended before. Rows that the run has
         not reached yet are those that it will draw if nobody changes the weights.
 
@@ -71,9 +78,19 @@ def replay(
     """
     found = run if isinstance(run, Run) else read_run(run)
     first, end = row_range(found, rows=rows, steps=steps)
-    sampler = replayed_sampler(found, first)
-    blocks = [sampler.addresses(draw) for _, draw in _draws(sampler, end)]
-    return np.concatenate([np.empty(0, dtype=ADDRESS), *blocks])
+    return np.concatenate([np.empty(0, dtype=ADDRESS), *replayed_blocks(found, first, end)])
+
+
+def replayed_blocks(run: Run, first: int, end: int) -> Iterator[Addresses]:
+    """Rows of a run in order, block by block; fewer where the run ends.
+
+    Raises:
+        StateError: the first row is before the first that the log tells of.
+    """
+    for _, draw, part in _draws(run, first, end):
+        addresses = part.sampler.addresses(draw)
+        addresses["domain"] = part.domains[addresses["domain"]]
+        yield addresses
 
 
 def drawn_counts(run: Run | str | os.PathLike[str], edges: Sequence[int] | Counts) -> Counts:
@@ -97,11 +114,12 @@ def drawn_counts(run: Run | str | os.PathLike[str], edges: Sequence[int] | Count
         )
     num_domains, num_bins = len(found.domains), edge.size - 1
     counts = np.zeros(num_bins * num_domains, dtype=np.int64)
-    sampler = replayed_sampler(found, int(edge[0]))
-    for first, draw in _draws(sampler, int(edge[-1])):
+    for first, draw, part in _draws(found, int(edge[0]), int(edge[-1])):
         rows = np.arange(first, first + draw.domain.size)
         place = np.searchsorted(edge, rows, side="right") - 1
-        counts += np.bincount(place * num_domains + draw.domain, minlength=counts.size)
+        counts += np.bincount(
+            place * num_domains + part.domains[draw.domain], minlength=counts.size
+        )
     return counts.reshape(num_bins, num_domains)
 
 
@@ -134,11 +152,10 @@ def seen_at(
         )
     first, end = row_range(found, rows=rows, steps=steps)
     index = found.domains.index(domain)
-    sampler = replayed_sampler(found, first)
     seen = [np.empty(0, dtype=np.int64)]
-    for start, draw in _draws(sampler, end):
-        mine = np.flatnonzero(draw.domain == index)
-        addresses = sampler.addresses(Draw(*(column[mine] for column in draw)))
+    for start, draw, part in _draws(found, first, end):
+        mine = np.flatnonzero(part.domains[draw.domain] == index)
+        addresses = part.sampler.addresses(Draw(*(column[mine] for column in draw)))
         seen.append(start + mine[addresses["row"] == row])
     places = np.concatenate(seen)
     return Sightings(places, found.steps_of(places))
@@ -166,16 +183,22 @@ def row_range(
 
 
 def replayed_sampler(run: Run, row: int) -> MixSampler:
-    """A sampler that stands before a row and goes on as the run did.
+    """A sampler that stands before a row and goes on as the run did, until its corpus changed.
 
     It starts at the last place before the row whose counts the log holds, and draws from there.
 
     Raises:
         StateError: the row is before the first that the log tells of, or the run ended before it.
     """
-    sampler = MixSampler(run.layout, **order_settings(run))
-    sampler.load_state_dict(state_before(run, row, sampler))
-    for _ in _draws(sampler, row):
+    run.weights_at(row)  # raises for a row before the first
+    begin = _begins(run, row)[-1]
+    sampler = _sampler_from(run, begin, row) if "sampler" in begin else None
+    if sampler is None:
+        corpus = corpus_of(run.start, begin)
+        layout = layout_of_runs(corpus["shards"], corpus["domains"])
+        sampler = MixSampler(layout, **order_settings(run))
+        sampler.load_state_dict(state_before(run, row, sampler))
+    for _ in _drawn(sampler, row):
         pass
     if sampler.row < row:
         raise StateError(
@@ -196,16 +219,32 @@ def order_settings(run: Run, *, with_stratum: bool = True) -> dict[str, Any]:
 
 
 def check_corpus(run: Run, fingerprint: str) -> None:
-    """Refuses a corpus that is not the run's.
+    """Refuses a corpus that is not the run's, as the run left it.
 
     Raises:
         StateError: both fingerprints are named.
     """
-    if run.start["corpus"] != fingerprint:
+    wanted = corpus_of(run.start, _begins(run, run.last_row)[-1])["corpus"]
+    if wanted != fingerprint:
         raise StateError(
-            f"{run.path} is of a run over the corpus with fingerprint {run.start['corpus']} "
+            f"{run.path} is of a run over the corpus with fingerprint {wanted} "
             f"(path: {run.start['path']}), this one has {fingerprint}; open the corpus of the run."
         )
+
+
+def check_one_corpus(run: Run) -> None:
+    """Refuses a run whose corpus changed: no corpus of one moment gives all of its rows again.
+
+    Raises:
+        StateError: the row from which the run had another corpus is named.
+    """
+    for event in run.events:
+        if event is not run.origin and _is_change(run, event):
+            raise StateError(
+                f"the run of {run.path} went on over another corpus from row {event['row']} on "
+                f"(fingerprint {event['corpus']}), so its rows cannot be streamed from one corpus; "
+                f"mixstream.replay tells their addresses."
+            )
 
 
 def state_before(run: Run, row: int, sampler: MixSampler) -> SamplerState:
@@ -215,32 +254,116 @@ def state_before(run: Run, row: int, sampler: MixSampler) -> SamplerState:
         StateError: the row is before the first that the log tells of.
     """
     run.weights_at(row)  # raises for a row before the first
-    place, counts = max(known for known in _known_places(run, sampler) if known[0] <= row)
-    weights = run.weights_at(place)
+    place, counts = max(known for known in _known_places(run, sampler, row) if known[0] <= row)
+    own = _own_domains(run, sampler)
+    weights = run.weights_at(place)[own]
+    end = min((event["row"] for event in run.events if _is_change(run, event)), default=math.inf)
     return {
         **sampler.state_dict(),
         "settings": {name: run.start["settings"][name] for name in _ORDER},
         "row": place,
-        "weights": dict(zip(run.domains, weights.tolist(), strict=True)),
+        "weights": dict(zip(sampler.domains, weights.tolist(), strict=True)),
         "counts": counts,
         "changes": [
-            {"at_row": change.row, "weights": change.weights.tolist(), "reason": change.reason}
+            {"at_row": change.row, "weights": change.weights[own].tolist(), "reason": change.reason}
             for change in run.changes
-            if change.row > place
+            if place < change.row < end
         ],
     }
 
 
-def _known_places(run: Run, sampler: MixSampler) -> Iterator[tuple[int, list[list[int]]]]:
-    """Rows, and the counts there, (C, K)."""
-    if run.first_row == 0:
+class _Part(NamedTuple):
+    """A stretch of a run over one corpus."""
+
+    sampler: MixSampler
+    domains: Counts
+    """(K,) int64, the place of each of the sampler's domains among those of the run."""
+
+
+def _known_places(run: Run, sampler: MixSampler, row: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Rows of the stretch of the run that holds a row, and the counts there, (C, K)."""
+    begin = next(event for event in reversed(_begins(run, row)) if _is_change(run, event))
+    if run.first_row == 0 and begin is run.origin:
         yield 0, np.zeros_like(sampler.mark().counts).tolist()
-    for event in (run.origin, *run.events):
+    own = _own_domains(run, sampler)
+    for event in (begin, *_events_after(run, begin)):
+        if event is not begin and _is_change(run, event):
+            return
         if event.get("counts") is not None:
-            yield event["row"], event["counts"]
+            yield event["row"], np.array(event["counts"])[:, own].tolist()
 
 
-def _draws(sampler: MixSampler, end: int) -> Iterator[tuple[int, Draw]]:
+def _begins(run: Run, row: int) -> list[Event]:
+    """The events at or before a row from which the run went on, in order; not empty."""
+    return [
+        event
+        for event in (run.origin, *run.events)
+        if event["event"] in ("start", "resume") and event["row"] <= row
+    ]
+
+
+def _own_domains(run: Run, sampler: MixSampler) -> Counts:
+    """(K,) int64, the place of each of a sampler's domains among those of the run."""
+    place = {name: index for index, name in enumerate(run.domains)}
+    return np.array([place[name] for name in sampler.domains], dtype=np.int64)
+
+
+def _events_after(run: Run, begin: Event) -> Iterator[Event]:
+    """The events of the log after one of them."""
+    events = iter((run.origin, *run.events))
+    next(event for event in events if event is begin)
+    return events
+
+
+def _is_change(run: Run, event: Event) -> bool:
+    """Whether a stretch over one corpus begins with an event."""
+    return event is run.origin or (event["event"] == "resume" and "domains" in event)
+
+
+def _sampler_from(run: Run, begin: Event, row: int) -> MixSampler:
+    """A sampler in the stretch that begins with a whole state, at the last known place."""
+    corpus = corpus_of(run.start, begin)
+    state: SamplerState = begin["sampler"]
+    settings = dict(state["settings"])
+    if settings["max_epochs"] is None:
+        del settings["on_exhausted"]
+    sampler = MixSampler(layout_of_runs(corpus["shards"], corpus["domains"]), **settings)
+    own = _own_domains(run, sampler)
+    changes = {change["at_row"]: change for change in state["changes"]}
+    place = Mark(begin["row"], np.array(state["counts"], dtype=np.int64))
+    for event in _events_after(run, begin):
+        if event["event"] == "resume" and event["row"] > row:
+            break
+        if event["event"] == "weights" and not event.get("lost"):
+            weights = np.array(event["weights"], dtype=np.float64)[own].tolist()
+            changes[event["row"]] = {
+                "at_row": event["row"], "weights": weights, "reason": event["reason"]
+            }  # fmt: skip
+        elif event.get("counts") is not None and event["row"] <= row:
+            place = Mark(event["row"], np.array(event["counts"], dtype=np.int64)[:, own])
+    later = [changes[at_row] for at_row in sorted(changes)]
+    steered: SamplerState = copy.copy(state)
+    steered["changes"] = later
+    sampler.load_state_dict(steered)
+    sampler.rewind(place)
+    return sampler
+
+
+def _draws(run: Run, first: int, end: int) -> Iterator[tuple[int, Draw, _Part]]:
+    """The draws from a row to another, block by block, each with its first row."""
+    while first < end:
+        sampler = replayed_sampler(run, first)
+        part = _Part(sampler, _own_domains(run, sampler))
+        later = [event["row"] for event in run.events if _is_change(run, event)]
+        stop = min((row for row in later if first < row < end), default=end)
+        for start, draw in _drawn(sampler, stop):
+            yield start, draw, part
+        if sampler.row < stop:
+            return
+        first = stop
+
+
+def _drawn(sampler: MixSampler, end: int) -> Iterator[tuple[int, Draw]]:
     """The draws up to a row, block by block, each with its first row; fewer where the run ends."""
     while sampler.row < end:
         first = sampler.row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from mixstream.arrays import Counts, Vector
 from mixstream.errors import StateError
 from mixstream.runlog.events import FORMAT, Event, decoded_line, layout_of_runs
+from mixstream.runlog.growth import over_all_domains
 
 __all__ = ["Run", "RunShape", "WeightsFrom", "read_run"]
 
@@ -159,9 +161,12 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 
     Raises:
         StateError: no run log, or one of another format; the file and the line are named.
-        OSError: the file cannot be read.
+        OSError: the file is not there, or cannot be read.
     """
     place = Path(path)
+    if not place.exists():
+        said = "no such run log; give the file that Loader(run_log=...) wrote"
+        raise FileNotFoundError(errno.ENOENT, said, str(place))
     *lines, torn = place.read_bytes().split(b"\n")
     events = [decoded_line(line, place, number) for number, line in enumerate(lines, 1)]
     if not events or events[0]["event"] != "start":
@@ -175,6 +180,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
             f"{place} has format {start.get('format')!r}, this mixstream reads format {FORMAT}; "
             f"read it with the mixstream that wrote it ({start.get('versions')})."
         )
+    events = over_all_domains(events)
+    start = events[0]
     kept = _what_holds(events[1:], start)
     return Run(
         path=place,

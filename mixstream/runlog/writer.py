@@ -10,8 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from mixstream.errors import StateError
-from mixstream.runlog.events import FORMAT, Event, decoded_line, encoded_line
+from mixstream.runlog.events import (
+    FORMAT,
+    Event,
+    decoded_line,
+    encoded_line,
+    layout_of_runs,
+)
 
 __all__ = ["RunLog"]
 
@@ -53,9 +61,12 @@ class RunLog:
     def __init__(self, path: str | os.PathLike[str], start: Mapping[str, Any]) -> None:
         self.path = Path(path).absolute()
         self._start = dict(start)
+        self._first: Event | None = None
         self.is_copy = False
         """Whether this is a forked worker's copy, which writes nothing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path in _open_logs and self.path.exists():  # or that one goes on as it is
+            self._check_first()
         earlier = _open_logs.pop(self.path, None)
         if earlier is not None:
             earlier.close()
@@ -64,9 +75,7 @@ class RunLog:
         self._file = os.open(self.path, flags, 0o666)
         self._is_synced = True
         _open_logs[self.path] = self
-        self._first, whole_bytes = _first_event(self.path)
-        if self._first is not None:
-            self.check_same_run(ignored=("stratum",))  # a state to come may bring it
+        whole_bytes = self._check_first()
         os.ftruncate(self._file, whole_bytes)
         self._num_bytes = whole_bytes
 
@@ -80,25 +89,39 @@ class RunLog:
         return self._first is None
 
     @property
+    def corpus(self) -> str:
+        """The fingerprint of the corpus of the run's start."""
+        assert self._first is not None, "only a log with a start has a corpus"
+        return str(self._first["corpus"])
+
+    @property
     def is_closed(self) -> bool:
         """Whether the log was closed, or taken over by another one of this process."""
         return self._file < 0
 
     def check_same_run(
-        self, start: Mapping[str, Any] | None = None, *, ignored: tuple[str, ...] = ()
+        self,
+        start: Mapping[str, Any] | None = None,
+        *,
+        ignored: tuple[str, ...] = (),
+        may_have_grown: bool = False,
     ) -> None:
         """Refuses the start of another run than the log's.
 
         Args:
             start: what the run says of itself now; what it said at first if not given.
             ignored: settings that may differ.
+            may_have_grown: take a corpus that may be the log's with more or fewer domains, or more
+                shards behind those of a domain; whether it is, the state of the run tells.
 
         Raises:
             StateError: the log is of another run; the first difference is named.
         """
         assert self._first is not None, "only a log with a start can be of another run"
         ours = dict(start or self._start)
-        for key in _SAME_RUN:
+        grown = may_have_grown and _may_be_grown(self._first, ours)
+        ignored += ("max_epochs",) if grown else ()
+        for key in ("seq_len",) if grown else _SAME_RUN:
             self._check(key, self._first.get(key), ours[key])
         theirs = self._first["settings"]
         for key, value in ours["settings"].items():
@@ -144,6 +167,14 @@ class RunLog:
                 os.close(file)
             setattr(self, name, -1)
 
+    def _check_first(self) -> int:
+        """Reads the start event, if there is one, and checks it; the bytes of the whole lines."""
+        self._first, whole_bytes = _first_event(self.path)
+        if self._first is not None:
+            # a state to come may bring another stratum, or have been saved before the corpus grew
+            self.check_same_run(ignored=("stratum",), may_have_grown=True)
+        return whole_bytes
+
     def _write(self, line: bytes) -> None:
         written = 0
         try:
@@ -162,9 +193,22 @@ class RunLog:
             )
 
 
+def _may_be_grown(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two corpora differ, but by whole domains and by shards behind others alone."""
+    layouts = [layout_of_runs(start["shards"], start["domains"]) for start in (one, other)]
+    common = set(layouts[0]) & set(layouts[1])
+    first = {name: min(len(layout[name]) for layout in layouts) for name in common}
+    same = all(
+        np.array_equal(layouts[0][name][:number], layouts[1][name][:number])
+        for name, number in first.items()
+    )
+    return bool(common) and same and one["shards"] != other["shards"]
+
+
 def _locked(path: Path) -> int:
     """The open lock file; a lock of this kind ends with its process and is not forked."""
-    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open(path.with_name(path.name + ".lock"), flags, 0o666)
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

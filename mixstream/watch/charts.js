@@ -4,6 +4,7 @@
 const SIZE = { width: 900, height: 190, left: 62, right: 200, top: 22, bottom: 26 };
 const INK = "#222222", MUTED = "#595959", GRID = "#e4e4e4";
 const LABEL_GAP = 15; // pixels between labels beside a chart
+const WORD_WIDTH = 60; // pixels that "planned" takes
 
 // Charts are painted in the pixels there are, so that text has its size; wider ones grow.
 function fitWidth(pixels) {
@@ -148,7 +149,9 @@ function changes(svg, picture, place) {
       x, y: SIZE.top, width: place.right - x, height: place.bottom - SIZE.top, fill: "#ffffff", opacity: 0.5,
     }));
     svg.append(element("line", { x1: x, x2: x, y1: SIZE.top, y2: place.bottom, stroke: INK, "stroke-width": 1.5 }));
-    svg.append(element("text", { x: x + 5, y: place.bottom - 6, class: "label" }, "planned"));
+    const isNarrow = place.right - x < WORD_WIDTH; // the word ends with the panel then
+    const word = { x: isNarrow ? place.right - 3 : x + 5, y: place.bottom - 6, class: "label" };
+    svg.append(element("text", { ...word, "text-anchor": isNarrow ? "end" : "start" }, "planned"));
   }
   picture.marks.forEach(({ step, note }, i) => {
     const x = place.x(Math.max(step, picture.first));

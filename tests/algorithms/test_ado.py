@@ -144,3 +144,12 @@ def run_one(ado):
     for _ in range(3):
         weights = ado.update([1.0], [4])
     return weights
+
+
+def test_a_first_fit_on_one_point_leaves_the_prior_where_the_reference_code_gives_nan():
+    assert oracle("ado")["first_fit_single_point"]["policy_after"] == ["nan"] * 3
+    ado = ADO([0.5, 0.3, 0.2], fit_from=0, fit_every=10, block_steps=10)
+    for _ in range(10):
+        weights = ado.update([2.0, 3.0, 4.0], [1, 1, 1])
+    assert ado.laws is None
+    assert weights.tolist() == [0.5, 0.3, 0.2]

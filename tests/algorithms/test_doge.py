@@ -93,6 +93,16 @@ def test_grape_equals_the_reference_code():
     assert tasks.update_tasks(alignment) == pytest.approx(target["z_next"], rel=1e-10)
 
 
+def test_the_norm_of_an_absent_domain_is_not_read():
+    doge, all_there = DoGE([0.4, 0.3, 0.3], mu=1.0), DoGE([0.4, 0.3], mu=1.0)
+    norms, present = [2.0, 4.0, np.nan], [True, True, False]
+    found = doge.update([1.0, 2.0, np.nan], gradient_norms=norms, present=present)
+    pair = all_there.update([1.0, 2.0], gradient_norms=[2.0, 4.0])
+    assert found == pytest.approx([*0.7 * pair, 0.3])
+    with pytest.raises(WeightsError, match="gradient_norms is nan at domain 2"):
+        doge.update([1.0, 2.0, 0.0], gradient_norms=norms)
+
+
 def test_grape_follows_the_task_that_improves_least():
     grape = GRAPE([1.0, 1.0], 2, mu=1.0, task_mu=1.0)
     grape.update_tasks([0.0, 2.0])

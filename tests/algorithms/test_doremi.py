@@ -74,6 +74,42 @@ def test_doremi_equals_the_reference_code():
             assert loss == pytest.approx(expected["reweighted_loss"], rel=1e-6)
 
 
+def measured(step, num_domains):
+    """The clipped excess loss of an oracle's batch, and which domains were in it."""
+    proxy, known = np.array(step["proxy_pertoken_loss"]), np.array(step["ref_pertoken_loss"])
+    mask, ids = np.array(step["token_mask"]), np.array(step["domain_ids"])
+    excess, tokens = clipped_excess_loss(proxy, known, ids, num_domains, token_mask=mask)
+    return excess, tokens > 0
+
+
+def test_the_edges_of_the_reference_code_are_its_own_where_it_is_right_and_mended_where_not():
+    cases = oracle("doremi")
+    missing = cases["edge_first_batch_missing_domain"]
+    excess, present = measured(missing["step"], 4)
+    start = math.log(cases["tokenizer_len"])
+    collapsed = DoReMi(np.ones(4), initial_score=start).update(excess, present=present)
+    assert collapsed == pytest.approx(missing["alpha"], rel=1e-6)
+    assert DoReMi(np.ones(4)).update(excess, present=present).max() < 0.6  # ours starts at 0
+
+    zero = cases["edge_zero_weight"]
+    excess, present = measured(cases["steps"][zero["step_index"]], 4)
+    found = DoReMi(zero["init"], initial_score=start).update(excess, present=present)
+    assert found == pytest.approx(zero["alpha"], rel=1e-6)
+
+    assert cases["edge_nan"]["alpha"] == ["nan"] * 4  # theirs; ours refuses the batch
+    doremi = DoReMi(np.ones(4))
+    with pytest.raises(WeightsError, match="excess_loss is nan at domain 0"):
+        doremi.update([np.nan, 0.1, 0.1, 0.1])
+    assert doremi.weights.tolist() == [0.25] * 4
+
+    assert cases["edge_all_masked"]["alpha"] == ["nan"] * 4  # theirs; ours counts it as absent
+    step = cases["steps"][0] | {"token_mask": np.array(cases["steps"][0]["token_mask"])}
+    step["token_mask"][np.array(step["domain_ids"]) == step["domain_ids"][0]] = 0
+    excess, present = measured(step, 4)
+    assert not present[step["domain_ids"][0]]
+    assert np.isfinite(doremi.update(excess, present=present)).all()
+
+
 def test_published_weights_are_close_to_a_simplex():
     """The published Pile weights sum to 1.0001; the constructor divides."""
     published = oracle("published_numbers")["doremi"]["pile_doremi_280M_256k"]

@@ -56,6 +56,11 @@ def test_a_cluster_that_the_corpus_lacks_gives_its_mass_away():
         crisp.update([8, 0, 0])
 
 
+def test_a_hierarchy_needs_a_target_with_documents():
+    with pytest.raises(WeightsError, match="target set has no document in any cluster; give it"):
+        hierarchical_histogram(np.zeros(2), np.ones(2), np.array([0, 0]), concentration=2.0)
+
+
 def test_hierarchy_by_hand():
     parents = np.array([0, 0])
     counts, generic = np.array([2.0, 0.0]), np.array([1.0, 3.0])

@@ -140,6 +140,17 @@ def test_olmix_without_losses_to_tell_stays_at_its_prior():
     assert moved[3] == 0.0
 
 
+@pytest.mark.parametrize("kl", [0.0, 0.05, 1.0])
+def test_olmix_leaves_out_a_domain_whose_cap_or_prior_is_0_and_decides_among_the_others(kl):
+    slopes = np.array([[-0.5, -9.0, 0.3, 0.1], [0.2, -9.0, 0.1, -0.4]])
+    others = [0, 2, 3]
+    alone = Olmix([0.5, 0.2, 0.3], kl_weight=kl, caps=[0.6, 1, 1]).update(slopes[:, others])
+    for prior, caps in (([5, 9, 2, 3], [0.6, 0, 1, 1]), ([5, 0, 2, 3], [0.6, 1, 1, 1])):
+        found = Olmix(prior, kl_weight=kl, caps=caps).update(slopes)
+        assert found[1] == 0
+        assert found[others] == pytest.approx(alone, abs=1e-7)
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), k=st.integers(1, 8), m=st.integers(1, 4), kl=st.sampled_from([0.0, 0.05, 1]))
 def test_olmix_keeps_caps_commutes_and_no_mixture_is_better(data, k, m, kl):

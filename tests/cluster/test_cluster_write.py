@@ -46,6 +46,27 @@ def test_each_document_lands_in_one_cluster_or_in_a_counted_reason(raw, tmp_path
     }
 
 
+@pytest.mark.parametrize("out", ["out/", "./out//", "."])
+def test_an_output_may_be_named_in_any_way(raw, tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    cluster_documents(raw, out, SMALL)
+    folder = (tmp_path / "here" / out).resolve()
+    assert {path.name for path in folder.iterdir()} == {"_clusters", "c0", "c1", "c2"}
+    assert not list(tmp_path.rglob("*unfinished"))
+
+
+def test_links_to_folders_are_read_as_convert_reads_them(raw, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("a", "b"):
+        (linked / name).symlink_to(raw / name)
+    cluster_documents(linked, tmp_path / "out", SMALL)
+    assert texts_in(tmp_path / "out") == Counter(
+        text for topic in TOPICS for text in texts_of(topic, 30)
+    )
+
+
 def test_convert_takes_the_folder_and_makes_one_domain_a_cluster(raw, tmp_path):
     cluster_documents(raw, tmp_path / "out", SMALL)
     mixstream.convert(tmp_path / "out", tmp_path / "corpus", tokenizer="bytes", seq_len=16)

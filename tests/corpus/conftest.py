@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from mixstream.arrays import ADDRESS
-from mixstream.corpus.packing import padding_mask, segment_starts
+from mixstream.corpus.segments import padding_mask, segment_starts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

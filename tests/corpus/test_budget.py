@@ -11,8 +11,9 @@ import pytest
 import zstandard
 
 from mixstream import RecipeError, convert
+from mixstream.corpus import machine
 from mixstream.corpus.budget import worker_bytes, workers_within
-from mixstream.corpus.machine import memory_bytes, num_cores
+from mixstream.corpus.machine import memory_bytes, num_cores, processes_and_threads
 from mixstream.corpus.recipe import RowSettings
 from mixstream.corpus.tokenizers import ByteTokenizer
 from tests.corpus.conftest import SHARED, make_raw, tree, write_texts
@@ -88,6 +89,24 @@ def test_the_limit_of_an_old_control_group_counts_too(tmp_path):
     (tmp_path / "fs" / "memory" / "job" / "memory.limit_in_bytes").write_text("3000000")
     assert memory_bytes(tmp_path / "fs", tmp_path / "cgroup") == 3_000_000
     assert num_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "num_tasks", "expected"),
+    [
+        (1, 4, 9, (1, 1)),
+        (2, 2, 9, (1, 2)),
+        (3, 3, 9, (1, 3)),
+        (4, 4, 9, (2, 2)),
+        (4, 1, 9, (1, 4)),
+        (64, 64, 9, (9, 7)),
+        (64, 64, 99, (32, 2)),
+        (64, 2, 99, (2, 32)),
+    ],
+)
+def test_threads_come_before_processes(monkeypatch, cores, workers, num_tasks, expected):
+    monkeypatch.setattr(machine, "num_cores", lambda: cores)
+    assert processes_and_threads(workers, num_tasks) == expected
 
 
 # --- what a process takes

@@ -310,8 +310,13 @@ def test_a_damaged_file_is_named_and_once_mended_only_its_unit_is_done_again(tmp
     if workers == 1:
         assert len(finished) == 5  # the four of domain0 and one before it
     write_texts(bad, texts)
-    again = []
-    convert(raw, tmp_path / "out", on_progress=again.append, **options)
+    size, again = f"{bad.stat().st_size:,}", []
+    message = (
+        rf"unfinished .*domain1/part1\.jsonl\.gz has {size} bytes and had {num_bytes:,}.*--redo"
+    )
+    with pytest.raises(RecipeError, match=message):
+        convert(raw, tmp_path / "out", **options)
+    convert(raw, tmp_path / "out", redo_changed=True, on_progress=again.append, **options)
     assert not {each.unit.digest for each in again} & finished
     assert len(again) == 12 - len(finished)
     assert again[-1].done_bytes == again[-1].total_bytes
@@ -325,7 +330,8 @@ def test_a_bad_document_under_raise_is_named_and_once_mended_the_work_goes_on(tm
     with pytest.raises(SourceError, match=r"a\.jsonl:2: empty: .*Mend the document"):
         convert(raw, tmp_path / "out", **options)
     one_domain(tmp_path, "a", "b")
-    assert convert(raw, tmp_path / "out", **options).domains["web"].documents == 2
+    report = convert(raw, tmp_path / "out", redo_changed=True, **options)
+    assert report.domains["web"].documents == 2
 
 
 CHANGES = {
@@ -404,9 +410,7 @@ def test_a_finished_corpus_of_other_inputs_is_refused_and_the_domain_named(tmp_p
     assert tree(tmp_path / "out") == before
 
 
-def test_inputs_may_change_while_the_work_is_unfinished_and_the_result_is_that_of_the_last(
-    tmp_path,
-):
+def test_other_inputs_of_unfinished_work_are_refused_or_redone_as_the_user_says(tmp_path):
     raw = make_raw(tmp_path / "raw")
     bad = raw / "domain2" / "part1.jsonl.gz"
     cut_gz(bad, ["x" * 99] * 99)
@@ -415,12 +419,20 @@ def test_inputs_may_change_while_the_work_is_unfinished_and_the_result_is_that_o
     bad.unlink()
     write_texts(raw / "domain0" / "part0.jsonl", ["other"])
     shutil.rmtree(raw / "domain1")
-    convert(raw, tmp_path / "out", **SMALL)
+    message = (
+        r"unfinished work in .* was made from other files: domain0/part0.jsonl has 27 bytes and "
+        r"had 644; domain1/part0.jsonl is gone; .* more differ. Give the same files again; or redo"
+    )
+    before = tree(tmp_path / "out")
+    with pytest.raises(RecipeError, match=message):
+        convert(raw, tmp_path / "out", **SMALL)
+    assert tree(tmp_path / "out") == before
+    convert(raw, tmp_path / "out", redo_changed=True, **SMALL)
     convert(raw, tmp_path / "fresh", **SMALL)
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
-def test_a_file_that_changes_while_it_is_converted_is_noticed_and_the_same_call_mends_it(tmp_path):
+def test_a_file_that_changes_while_it_is_converted_is_noticed_and_redone_on_demand(tmp_path):
     raw = make_raw(tmp_path / "raw")
 
     def meddle(progress):
@@ -428,10 +440,13 @@ def test_a_file_that_changes_while_it_is_converted_is_noticed_and_the_same_call_
             write_texts(raw / "domain0" / "part0.jsonl", ["other"])
 
     with pytest.raises(
-        RecipeError, match=r"files of domain 'domain0' changed while .*run the same"
+        RecipeError,
+        match=r"files of domain 'domain0' changed while .*run the same again with redo_ch",
     ):
         convert(raw, tmp_path / "out", on_progress=meddle, **SMALL)
-    convert(raw, tmp_path / "out", **SMALL)
+    with pytest.raises(RecipeError, match=r"domain0/part0.jsonl has .* bytes and had .*--redo"):
+        convert(raw, tmp_path / "out", **SMALL)
+    convert(raw, tmp_path / "out", redo_changed=True, **SMALL)
     convert(raw, tmp_path / "fresh", **SMALL)
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
@@ -712,3 +727,21 @@ def test_a_folder_of_a_corpus_knows_its_end_of_text(tmp_path):
     assert open_corpus({"any": tmp_path / "out" / "web"}, end_id=7).end_id == 7
     shutil.copytree(tmp_path / "out" / "web", tmp_path / "web")
     assert open_corpus(tmp_path / "web").end_id is None
+
+
+def test_contents_of_unfinished_work_are_compared_where_that_is_asked_and_kept(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    bad, part = raw / "domain2" / "part1.jsonl.gz", raw / "domain0" / "part0.jsonl"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:-5] + b"xxxxx")
+    with pytest.raises(SourceError, match="part1"):
+        convert(raw, tmp_path / "out", check="content", **SMALL)
+    part.touch()
+    bad.write_bytes(whole)
+    with pytest.raises(RecipeError, match=r": domain2/part1.jsonl.gz has another content. Give"):
+        convert(raw, tmp_path / "out", check="content", **SMALL)
+    with pytest.raises(RecipeError, match=r"domain0/part0.jsonl was changed since, .*: at 20\d\d-"):
+        convert(raw, tmp_path / "out", **SMALL)
+    convert(raw, tmp_path / "out", check="content", redo_changed=True, **SMALL)
+    convert(raw, tmp_path / "fresh", check="content", **SMALL)
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")

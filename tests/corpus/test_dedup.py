@@ -121,7 +121,7 @@ def test_a_change_of_one_file_undoes_what_was_decided_about_the_others(tmp_path)
 
     with pytest.raises(RecipeError, match=r"files of domain 'a' changed while .*run the same"):
         convert(folder, tmp_path / "out", dedup="exact", on_progress=meddle, **SMALL)
-    report = convert(folder, tmp_path / "out", dedup="exact", **SMALL)
+    report = convert(folder, tmp_path / "out", dedup="exact", redo_changed=True, **SMALL)
     assert texts_of(open_corpus(tmp_path / "out"), "b") == ["same", "second"]
     assert report.domains["b"].dropped == {}
     convert(folder, tmp_path / "fresh", dedup="exact", **SMALL)
@@ -140,8 +140,8 @@ def test_another_or_no_dedup_is_refused_and_an_unknown_one_too(tmp_path):
     write_texts(tmp_path / "raw" / "web" / "a.jsonl", ["x", "y", "x"])
     with pytest.raises(RecipeError, match="dedup is 'fuzzy'; take 'exact', or none at all"):
         convert(tmp_path / "raw", tmp_path / "out", dedup="fuzzy", **SMALL)
-    with pytest.raises(RecipeError, match=r"dedup is 'exact', which needs engine 'local' and"):
-        convert(tmp_path / "raw", "s3://bucket/out", dedup="exact", **SMALL)
+    with pytest.raises(RecipeError, match=r"dedup is 'exact', for which all machines need one"):
+        convert(tmp_path / "raw", "s3://bucket/out", dedup="exact", engine="ray", **SMALL)
     convert(tmp_path / "raw", tmp_path / "out", dedup="exact", **SMALL)
     with pytest.raises(RecipeError, match="was made with dedup='exact', now dedup=None is asked"):
         convert(tmp_path / "raw", tmp_path / "out", **SMALL)

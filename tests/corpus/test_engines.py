@@ -20,6 +20,10 @@ def with_pid(task, tell):
     return os.getpid()
 
 
+def blas_threads(task, tell):
+    return os.environ.get("OPENBLAS_NUM_THREADS")
+
+
 def fail_at_three(task, tell):
     if task == 3:
         raise SourceError("three.jsonl:1: no good")
@@ -47,6 +51,18 @@ def test_one_worker_is_this_process_and_two_are_others():
     others = {pid for _, pid in run_all(with_pid, range(3), workers=2)}
     assert os.getpid() not in others
     assert 1 <= len(others) <= 2
+
+
+@pytest.mark.parametrize(("before", "inside"), [(None, "1"), ("3", "3")])
+def test_workers_start_no_threads_for_algebra_but_those_that_the_user_asks_for(
+    monkeypatch, before, inside
+):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", before)
+    told = {value for _, value in run_all(blas_threads, range(2), workers=2)}
+    assert told == {inside}
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == before
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -15,11 +15,9 @@ from mixstream.corpus.packing import (
     BestFitPacker,
     ConcatPacker,
     PadPacker,
-    num_padding,
     open_packer,
-    padding_mask,
-    segment_starts,
 )
+from mixstream.corpus.segments import num_padding, padding_mask, segment_starts
 from mixstream.errors import RecipeError
 
 END = 7
@@ -43,8 +41,8 @@ def packed(packer, documents, cuts=()):
 
 def rows_of(packer, *calls):
     """Rows of all calls of pack, and of flush."""
-    blocks = [rows for ids, lengths in calls for rows in packer.pack(ids, lengths)]
-    blocks += packer.flush()
+    blocks = [rows.copy() for ids, lengths in calls for rows in packer.pack(ids, lengths)]
+    blocks += [rows.copy() for rows in packer.flush()]
     return np.concatenate(blocks) if blocks else np.empty((0, packer._seq_len), np.uint32)
 
 
@@ -183,14 +181,6 @@ def test_a_window_closes_with_the_document_that_fills_it_to_the_token():
     assert list(packer.flush()) == []
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
-def test_masks_take_rows_of_any_dtype_and_of_none(dtype):
-    rows = np.array([[1, END, END], [END, 1, 2]], dtype)
-    assert padding_mask(rows, END).tolist() == [[False, False, True], [False, False, False]]
-    assert segment_starts(rows, END).tolist() == [[True, False, True], [True, True, False]]
-    assert padding_mask(rows[:0], END).shape == segment_starts(rows[:0], END).shape == (0, 3)
-
-
 @pytest.mark.parametrize("seq_len", [2048, 8192])
 def test_best_fit_pads_at_most_a_thousandth_of_heavy_tailed_documents(seq_len):
     lengths = np.random.default_rng(0).lognormal(5.5, 1.3, 50_000).astype(np.int64) + 2
@@ -280,12 +270,41 @@ def test_no_two_windows_share_a_row(documents, window):
     np.testing.assert_array_equal(rows, np.concatenate([np.empty((0, 16), np.uint32), *expected]))
 
 
-def test_long_and_short_pieces_are_put_into_rows_alike(monkeypatch):
+@given(documents=DOCUMENTS, seq_len=st.integers(1, 24), block_bytes=st.integers(1, 600))
+def test_rows_are_the_same_however_many_are_made_at_a_time(documents, seq_len, block_bytes):
+    rows = packed(BestFitPacker(seq_len, END, dtype=np.uint16), documents)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(best_fit, "_BLOCK_BYTES", block_bytes)
+        again = packed(BestFitPacker(seq_len, END, dtype=np.uint16), documents)
+    np.testing.assert_array_equal(rows, again)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 70), min_size=1, max_size=30),
+    seq_len=st.integers(70, 80),
+    dtype=st.sampled_from([np.uint16, np.uint32, np.int64]),
+    seed=st.integers(0, 99),
+)
+def test_pieces_are_copied_id_by_id_and_nothing_else_is(sizes, seq_len, dtype, seed):
+    sizes = np.array([*sizes, seq_len], np.int64)
+    starts = np.cumsum(sizes) - sizes
+    source = np.arange(1, sizes.sum() + 1).astype(dtype)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    gaps = order % 3  # between pieces in the target
+    places = np.empty(len(sizes), np.int64)
+    places[order] = np.cumsum(sizes[order] + gaps) - sizes[order]
+    target = np.zeros(sizes.sum() + gaps.sum() + 5, dtype)
+    expected = target.copy()
+    for start, place, size in zip(starts, places, sizes, strict=True):
+        expected[place : place + size] = source[start : start + size]
+    best_fit._copy_pieces(source, starts, target, places, sizes, seq_len)
+    np.testing.assert_array_equal(target, expected)
+
+
+def test_documents_of_every_length_stand_in_the_rows_as_they_were():
     documents = [[number % 7] * (1 + number * 37 % 90) for number in range(300)]
-    rows = {}
-    for copied_by, below in (("Python", 0), ("Arrow", 10**9)):
-        monkeypatch.setattr(best_fit, "ARROW_BELOW_BYTES", below)
-        packer = BestFitPacker(64, END, window_tokens=1000, dtype=np.uint16)
-        rows[copied_by] = [*packer.pack(*flat(documents)), *packer.flush()]
-    assert len(rows["Python"]) > 5
-    np.testing.assert_array_equal(np.concatenate(rows["Python"]), np.concatenate(rows["Arrow"]))
+    rows = packed(BestFitPacker(64, END, window_tokens=1000, dtype=np.uint16), documents)
+    found = sorted(segment for row in rows for segment in segments(row))
+    pieces = [[*document, END] for document in documents]
+    expected = [ids[at : at + 64] for ids in pieces for at in range(0, len(ids), 64)]
+    assert found == sorted(expected)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from mixstream import RecipeError, ShardError, convert, open_corpus
 from mixstream.cli.command import main
-from mixstream.corpus.packing import open_packer, padding_mask
+from mixstream.corpus.packing import open_packer
 from mixstream.corpus.provenance import PROVENANCE, pieces_of_row
+from mixstream.corpus.segments import padding_mask
 from tests.corpus.conftest import all_rows, assert_counts_are_exact, make_raw, tree, write_texts
 
 SMALL = {"tokenizer": "bytes", "seq_len": 16, "shard_bytes": 512, "unit_bytes": 1500}

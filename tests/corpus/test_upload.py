@@ -126,7 +126,9 @@ def test_a_bucket_gets_the_bytes_that_a_folder_gets_and_nothing_else(
     report = convert(raw, bucket.url, work_folder=tmp_path / "work", **SETTINGS, **settings)
     assert bucket.everything() == tree(tmp_path / "local")
     assert report.path == bucket.url
-    assert set(tree(tmp_path / "work")) == {"corpus.json"}, "shards are left on this machine"
+    assert set(tree(tmp_path / "work")) == {"corpus.json", "inputs.json"}, (
+        "shards are left on this machine"
+    )
     if settings:
         return
     corpus = open_corpus(report.path, cache=tmp_path / "cache")
@@ -146,7 +148,7 @@ def test_objects_appear_in_the_promised_order(raw, bucket, tmp_path):
     assert kinds[num_shards : num_shards + 2] == ["index.json"] * 2
     assert kinds[-1] == "corpus.json"
     staged = [path.rpartition("/")[2] for path in puts if "/.mixstream/" in path]
-    assert staged[0] == "recipe.json"
+    assert staged[:2] == ["inputs.json", "recipe.json"]
     assert staged.count("unit.json") > 1
     for before, after in pairwise(staged):
         assert (before == "files.json") == (after == "unit.json"), "unit.json comes last"
@@ -179,7 +181,12 @@ def test_what_an_interrupted_run_uploaded_is_not_sent_again_by_another_machine(
     units = {name.split("/")[1] for name in staged if name.endswith("unit.json")}
     assert len(units) > 0
     bucket.proxy.requests.clear()
-    convert(raw, bucket.url, work_folder=tmp_path / "another", **SETTINGS)
+    with pytest.raises(
+        RecipeError, match=r"unfinished work in s3://.*domain1/zzz.jsonl.gz is gone"
+    ):
+        convert(raw, bucket.url, work_folder=tmp_path / "another", **SETTINGS)
+    options = {"redo_changed": True, **SETTINGS}
+    convert(raw, bucket.url, work_folder=tmp_path / "another", **options)
     assert bucket.everything() == finished
     for unit in units:
         assert bucket.sent(rf"/\.mixstream/{unit}/") == 0
@@ -343,8 +350,8 @@ def test_a_local_file_that_changed_after_it_was_written_is_never_sent(bucket, tm
 
 
 def test_settings_that_do_not_go_together_are_refused(raw, tmp_path):
-    with pytest.raises(RecipeError, match=r"gs://b/c cannot be written to; .* to s3://\. Convert"):
-        convert(raw, "gs://b/c", **SETTINGS)
+    with pytest.raises(RecipeError, match=r"oci://b/c cannot be written to; .* to s3://, gs://"):
+        convert(raw, "oci://b/c", **SETTINGS)
     with pytest.raises(RecipeError, match="which holds its own unfinished work; leave work out"):
         convert(raw, tmp_path / "out", work_folder=tmp_path / "work", **SETTINGS)
     with pytest.raises(RecipeError, match="engine is 'spark'; take 'local' or 'ray'"):

@@ -86,7 +86,21 @@ def losses(folder, corpus_path, output, _stage):
     by_hand = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
     converted = next(iter(_TrainerBatches(make_loader(corpus_path))))
     loss = trainer.compute_loss(trainer.model, converted)
-    write_report(folder, loss=loss.item(), by_hand=by_hand.item(), refused=refusals(trainer))
+    write_report(
+        folder,
+        loss=loss.item(),
+        by_hand=by_hand.item(),
+        refused=refusals(trainer),
+        ends=[end_of(output, corpus_path, resume) for resume in (None, True)],
+    )
+
+
+def end_of(output, corpus_path, resume):
+    """The last step of a training of two steps, and the steps that it took."""
+    seen = {}
+    trainer = make_trainer(output, corpus_path, 2, seen)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.state.global_step, len(seen.get("rows", []))
 
 
 def refusals(trainer):
@@ -134,6 +148,10 @@ def one_batch(corpus_path, tmp_path_factory):
 
 def test_the_models_own_shift_gives_the_loss_of_the_next_tokens(one_batch):
     assert one_batch["loss"] == pytest.approx(one_batch["by_hand"], rel=1e-5)
+
+
+def test_going_on_from_the_last_step_takes_none(one_batch):
+    assert one_batch["ends"] == [[2, 2], [2, 0]]
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def test_a_state_of_another_corpus_is_refused_with_both_fingerprints(corpus, oth
         mixstream.Loader(corpus, batch_size=6).load_state_dict(state)
 
 
-@pytest.mark.parametrize("version", [None, 0, 2, "1"])
+@pytest.mark.parametrize("version", [None, 0, 3, "1"])
 def test_a_state_of_another_version_is_refused_with_both(corpus, version):
     loader = mixstream.Loader(corpus, batch_size=6)
     state = loader.state_dict() | {"version": version}
@@ -804,3 +804,15 @@ def test_a_transforms_random_numbers_do_not_depend_on_the_worker(corpus):
 def test_document_ids_come_on_request(corpus):
     batch = next(iter(mixstream.Loader(corpus, batch_size=4, document_ids=True)))
     assert batch["document_ids"].shape == batch["input_ids"].shape
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_native_ids_are_the_same_ids_as_they_are_stored(corpus, num_workers):
+    asked = {"batch_size": 4, "seed": 5, "labels": True}
+    wide = mixstream.Loader(corpus, **asked)
+    native = mixstream.Loader(corpus, **asked, native=True, num_workers=num_workers)
+    for _, one, other in zip(range(4), wide, native, strict=False):
+        assert other["input_ids"].dtype == torch.from_numpy(np.empty(0, corpus.dtype)).dtype
+        assert other["input_ids"].dtype != torch.int64
+        assert torch.equal(other["input_ids"].long(), one["input_ids"])
+        assert torch.equal(other["labels"], one["labels"]), "what a loss compares with stays int64"

@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused():
         plan.stage(9, {"web": 1, "code": 1})
     with pytest.raises(WeightsError, match="unknown domain 'wiki' in factors"):
         plan.boost(9, {"wiki": 2})
-    with pytest.raises(WeightsError, match=r"in a schedule is -1\.0"):
+    with pytest.raises(WeightsError, match=r"the factor of domain .web. is -3"):
         plan.boost(9, {"web": -3})
     with pytest.raises(WeightsError, match="factors by name need a schedule"):
         Schedule.constant([1, 1]).boost(9, {"web": 2})
@@ -180,6 +180,15 @@ def test_a_file_says_the_same_as_python(tmp_path):
         ("factors =", "weights = { web = 1 }\nfactors =", "give either 'weights' or 'factors'"),
         ("factors = { math", "factors = { wiki", "unknown domain 'wiki' in factors"),
         ("[[change]]", "[[change", "is no TOML"),
+        ("num_steps = 1000", "num_steps = 'all'", "'num_steps' is 'all'; give a whole number"),
+        ("num_steps = 1000", "num_steps = 0", "'num_steps' is 0; give a whole number above 0"),
+        ("num_steps = 1000", "num_steps = true", "'num_steps' is True; give a whole number"),
+        ("num_changes = 10", "num_changes = 'x'", "change 2: 'num_changes' is 'x'; give"),
+        ('reason = "after warm-up"', "reason = 3", "change 1: 'reason' is 3; give text"),
+        ("{ web = 0.8, math = 0.1, code = 0.1 }", "3", "'weights' is 3; give a table of numbers"),
+        ("{ math = 3, code = 3 }", "[3, 3]", r"'factors' is \[3, 3\]; give a table of numbers"),
+        ("math = 3, code = 3", "math = 'x'", "the factor of domain 'math' is 'x'; give a finite"),
+        ("math = 3, code = 3", "math = -1", "the factor of domain 'math' is -1; give a finite"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path, before, after, message):
@@ -189,6 +198,18 @@ def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path, before, after, me
     with pytest.raises(RecipeError, match=message) as raised:
         read_schedule(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("change", ["change = 3", "change = [1]"])
+def test_changes_that_are_no_tables_are_refused(tmp_path, change):
+    (tmp_path / "plan.toml").write_text(f"weights = [1, 1]\n{change}")
+    with pytest.raises(RecipeError, match=r"give tables under \[\[change\]\]"):
+        read_schedule(tmp_path / "plan.toml")
+
+
+def test_weights_that_are_no_list_are_refused():
+    with pytest.raises(WeightsError, match="the weights of a schedule are 3; give one number"):
+        Schedule.constant(3)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

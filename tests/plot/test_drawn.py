@@ -19,6 +19,8 @@ SETTINGS = [
     {},
     {"sampling": "stratified", "stratum": 32},
     {"num_canonical_nodes": 4},
+    {"sampling": "micro_batch", "stratum": 32},
+    {"sampling": "micro_batch", "stratum": 8, "num_canonical_nodes": 4},
     {"max_epochs": 2, "on_exhausted": "redistribute", "rows": [1500, 4000, 9000]},
 ]
 

@@ -103,6 +103,19 @@ def test_no_text_covers_another(k, tmp_path):
         assert width <= 1 or height <= 2.5, f"{one!r} lies on {other!r}"
 
 
+def test_the_word_for_a_change_that_is_felt_next_stays_in_its_panel(tmp_path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    changes = [(500, [1, 3], "dga", "code")]
+    log = write_log(tmp_path / "a.jsonl", domains=names(2), num_steps=500, changes=changes)
+    with matplotlib.rc_context(FONTS):
+        figure = figure_of([charts_of(read_run(log))])
+        FigureCanvasAgg(figure).draw()
+        asked = figure.axes[0]
+        (word,) = [text for text in asked.texts if text.get_text().strip() == "planned"]
+        assert word.get_window_extent().x1 <= asked.get_window_extent().x1
+
+
 def test_every_group_is_a_band_and_a_line(tmp_path):
     figure = figure_of([charts_of(read_run(log_of(tmp_path, 50)))])
     asked, _, drawn, loss, _ = figure.axes
@@ -142,6 +155,12 @@ def test_runs_side_by_side_have_one_scale_and_one_colour_a_domain(tmp_path, pict
     for one, other in zip(left, right, strict=True):
         assert one.get_xlim() == other.get_xlim() or not one.axison
         assert one.get_ylim() == other.get_ylim()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    log = log_of(tmp_path, 2)
+    with pytest.raises(RecipeError, match=r"folder '.*nowhere' is not there; make it"):
+        plot([log], tmp_path / "nowhere" / "mix.png")
 
 
 def test_a_page_holds_all_it_needs(tmp_path):

@@ -10,7 +10,7 @@ from mixstream.errors import StateError
 from mixstream.runlog.events import decoded_line, encoded_line, layout_of_runs, runs_of_layout
 from tests.strategies import layouts
 
-COMMON = {"event": "signal", "time": 1.5, "step": 3, "row": 12}
+COMMON = {"event": "progress", "time": 1.5, "step": 3, "row": 12}
 
 
 @given(layout=layouts())
@@ -40,6 +40,8 @@ def test_a_line_holds_every_float_to_the_bit_and_null_for_nan(values):
 def test_what_is_no_json_is_refused_by_its_line():
     with pytest.raises(StateError, match=r"a.jsonl, line 7 is no JSON: .*cut it before this line"):
         decoded_line(b'{"event": ', "a.jsonl", 7)
+    with pytest.raises(StateError, match=r"line 1 is no JSON: .*Give the file that Loader"):
+        decoded_line(b"weights = 3", "plan.toml", 1)
 
 
 @pytest.mark.parametrize("key", ["event", "time", "step", "row"])
@@ -47,6 +49,27 @@ def test_an_event_without_a_common_key_is_refused(key):
     broken = {name: value for name, value in COMMON.items() if name != key}
     with pytest.raises(StateError, match=f"line 2 has no '{key}' as every event"):
         decoded_line(encoded_line(broken), "a.jsonl", 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("weights", "weights"), ("signal", "values"), ("resume", "changes")]
+)
+def test_an_event_without_a_key_of_its_kind_is_refused(kind, key):
+    whole = {
+        "weights": {"decided_step": 3, "weights": [1.0], "reason": "", "source": "code"},
+        "signal": {"name": "loss", "values": [None]},
+        "resume": {"weights": [1.0], "changes": [], "batch_size": 4, "world_size": 1},
+    }[kind]
+    event = COMMON | whole | {"event": kind}
+    assert decoded_line(encoded_line(event), "a.jsonl", 2) == event
+    del event[key]
+    with pytest.raises(StateError, match=f"line 2 has no '{key}' as every {kind} event has; copy"):
+        decoded_line(encoded_line(event), "a.jsonl", 2)
+
+
+def test_a_start_of_another_format_is_not_judged_by_the_keys_of_this_one():
+    event = COMMON | {"event": "start", "format": 99}
+    assert decoded_line(encoded_line(event), "a.jsonl", 1) == event
 
 
 def test_a_line_that_holds_no_object_is_refused():

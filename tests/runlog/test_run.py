@@ -197,7 +197,7 @@ def test_what_is_no_run_log_is_refused(tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(StateError, match=r"has no start event yet|line 1 is no JSON"):
             read_run(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no such run log; give the file .*nowhere"):
         read_run(tmp_path / "nowhere")
 
 

@@ -129,6 +129,29 @@ def test_in_one_process_the_log_that_is_opened_last_writes(path):
     assert [event["row"] for event in lines(path)] == [0, 4, 8]
 
 
+def test_a_log_that_is_refused_leaves_the_open_one_as_it_is(path):
+    first = LoggedRun(path)
+    with pytest.raises(StateError, match="seed 0, this one has seed 5"):
+        LoggedRun(path, seed=5)
+    first.steps(1)
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from tests.runlog.support import LoggedRun\n"
+        f"LoggedRun({str(path)!r})\n"
+    )
+    command = [sys.executable, "-c", code]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "another process writes the run log" in second.stderr
+    path.unlink()
+    LoggedRun(path, seed=5).steps(1)
+    assert [event["row"] for event in lines(path)] == [0, 4]
+
+
+def test_neither_the_log_nor_its_lock_can_be_run_as_programs(path):
+    LoggedRun(path)
+    assert not any(os.access(file, os.X_OK) for file in path.parent.iterdir())
+
+
 def test_a_forked_child_writes_nothing(path):
     run = LoggedRun(path)
     child = os.fork()

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from tiny_methods import METHODS, PHASES  # noqa: E402 (tools are scripts beside each other)
 from tiny_rows import split  # noqa: E402
 from tiny_settings import Settings  # noqa: E402
-from train_tiny import train  # noqa: E402
+from train_tiny import main, train  # noqa: E402
 
 ONLINE = ("odm", "ado", "dga", "skillit")
 STEPS = 30
@@ -253,6 +253,10 @@ def test_what_cannot_run_says_so(corpora, tmp_path):
         train(settings_of(corpora, "importance", target=None))
     with pytest.raises(SystemExit, match="fixed needs --weights: a JSON list of 3 numbers"):
         train(settings_of(corpora, "fixed", weights=None))
+    with pytest.raises(SystemExit, match=r"--weights '\[1,2' is no JSON list of numbers: "):
+        train(settings_of(corpora, "fixed", weights="[1,2"))
+    with pytest.raises(SystemExit, match="--dtype is 'float99'; give float32, float64 or bfloat16"):
+        train(settings_of(corpora, "uniform", dtype="float99"))
     write_raw(tmp_path / "raw", {"a": 300, "b": 300, "c": 300}, 3)
     mixstream.convert(tmp_path / "raw", tmp_path / "other", tokenizer="bytes", seq_len=8)
     with pytest.raises(SystemExit, match="convert both alike"):
@@ -260,6 +264,21 @@ def test_what_cannot_run_says_so(corpora, tmp_path):
     mixstream.convert(tmp_path / "raw", tmp_path / "names", tokenizer="bytes", seq_len=16)
     with pytest.raises(SystemExit, match="domains are named like the corpus's"):
         train(settings_of(corpora, "importance", target=str(tmp_path / "names")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--method", "odm", "--rule", "x"], "train_tiny: rule is 'x'; it must be one of"),
+        (["--method", "fixed", "--weights", "[1, 2]"], r"train_tiny: weights has shape \(2,\)"),
+    ],
+)
+def test_the_command_says_what_is_wrong_in_a_line(corpora, monkeypatch, arguments, said):
+    small = ["--width", "32", "--layers", "1", "--steps", "1"]
+    monkeypatch.setattr(sys, "argv", ["train_tiny.py", str(corpora[0]), *small, *arguments])
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *_, **__: None)
+    with pytest.raises(SystemExit, match=said):
+        main()
 
 
 def runs_on_ranks(corpora):

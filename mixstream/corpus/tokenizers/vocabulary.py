@@ -20,6 +20,8 @@ class Vocabulary:
     """A Hugging Face tokenizer.json, a tiktoken rank file or a SentencePiece model."""
     content: bytes
     """The file."""
+    stripped: str = ""
+    """Of json: what a fast library is made of (stripped.py)."""
     encoding: str = ""
     """Of ranks: the name in patterns.RANK_ENCODINGS."""
     added: tuple[str, ...] = ()

@@ -204,13 +204,3 @@ def test_each_new_character_is_found_by_its_first_bytes():
     found = [character for character in characters if module._NEW_CHARACTERS.match(character)]
     assert len(found) > 4600
     assert all(module.has_new_characters(c.encode()) for c in found)
-
-
-def test_merges_are_spelled_out_only_where_that_can_be_undone():
-    plain = {"merges": [["a", "b"], ["ab", "c"]]}
-    module._spell_merges(plain)
-    assert plain == {"merges": ["a b", "ab c"]}
-    for merges in ([["a ", "b"]], [["#version", "b"]], ["a b"], []):
-        model = {"merges": merges}
-        module._spell_merges(model)
-        assert model == {"merges": merges}

@@ -1,0 +1,73 @@
+"""Events of a run whose corpus grew or lost domains -> the same over all domains it ever had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mixstream.runlog.events import Event
+
+__all__ = ["corpus_of", "over_all_domains"]
+
+_CORPUS = ("corpus", "domains", "rows", "shards")
+
+
+def over_all_domains(events: Sequence[Event]) -> list[Event]:
+    """The events of a log, their vectors in the order of all domains that the run has had.
+
+    These are the domains of the start, then those that came later. A domain has weight 0, count 0
+    and no signal while it is not there. The start tells the rows and shards that each domain had
+    at last, and keeps what it told itself as "first_corpus"; `corpus_of` finds it.
+
+    Args:
+        events: in the order of the log, the start first; vectors in the order of the corpus that
+            the last start or resume before them names.
+    """
+    changes = [event for event in events if event["event"] == "resume" and "domains" in event]
+    if not changes:
+        return list(events)
+    start, last = events[0], {}
+    for event in (start, *changes):
+        for name, rows in zip(event["domains"], event["rows"], strict=True):
+            last[name] = (rows, event["shards"][name])
+    domains = list(last)
+    whole = {
+        "domains": domains,
+        "rows": [rows for rows, _ in last.values()],
+        "shards": {name: shards for name, (_, shards) in last.items()},
+        "first_corpus": {key: start[key] for key in _CORPUS},
+    }
+    found, here = [], start["domains"]
+    for event in events:
+        if event["event"] in ("start", "resume"):
+            here = event.get("domains", start["domains"])
+        found.append(_spread(event, here, domains))
+    found[0] = found[0] | whole
+    return found
+
+
+def corpus_of(start: Event, event: Event) -> Event:
+    """The corpus, domains, rows and shards from a start or resume event on."""
+    if event["event"] == "resume" and "domains" in event:
+        return event
+    first: Event = start.get("first_corpus", start)
+    return first
+
+
+def _spread(event: Event, here: Sequence[str], domains: Sequence[str]) -> Event:
+    place = {name: index for index, name in enumerate(here)}
+    source = [place.get(name) for name in domains]
+
+    def spread(values: Sequence[Any], missing: object) -> list[Any]:
+        return [missing if index is None else values[index] for index in source]
+
+    def changed(change: Event) -> Event:
+        return {**change, "weights": spread(change["weights"], 0.0)}
+
+    ways: dict[str, Callable[[Any], Any]] = {
+        "weights": lambda weights: spread(weights, 0.0),
+        "values": lambda values: spread(values, None),
+        "counts": lambda counts: counts and [spread(row, 0) for row in counts],
+        "changes": lambda changes: [changed(change) for change in changes],
+    }
+    return event | {key: way(event[key]) for key, way in ways.items() if key in event}
