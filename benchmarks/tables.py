@@ -22,6 +22,7 @@ QUESTIONS = (
     "ring",
     "algorithms",
     "ranks",
+    "remote",
     "storage",
 )
 

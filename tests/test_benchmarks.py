@@ -35,6 +35,7 @@ except RuntimeError as error:
         "gather",
         "loader",
         "ranks",
+        "remote",
         "ring",
         "run_log",
         "step",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,10 +16,12 @@ from mixstream import feedback
 
 
 class ShortRun(Protocol):
-    """Trains the fresh model aside, then puts it back: what a proxy run is."""
+    """A proxy run: trains the model from its first state on, measures, and puts that state back."""
 
-    def __call__(self, weights: np.ndarray, steps: int) -> np.ndarray:
-        """(K,) what to sample by -> (M,) `probe_losses` after so many steps."""
+    def __call__(
+        self, weights: np.ndarray, steps: int, measure: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """(K,) what to sample by, how long, and what to return of the model after it."""
         ...
 
 
@@ -38,7 +40,10 @@ class Bench:
     target: TargetRows | None
     """Rows to be good at, where the user gave any."""
     earlier: dict[str, Any]
-    """By phase, what it ended in: the weights, and a reference model."""
+    """What was found before: weights of a phase, a reference model, a graph, a swarm's mixture.
+    It goes into the checkpoint."""
+    short_run: ShortRun
+    """For proxies and graphs, before the first step."""
 
     @property
     def num_domains(self) -> int:
@@ -66,10 +71,14 @@ class Bench:
         names = self.loader.domains
         return [self.to_device(self.loader.probe(name, num_rows, draw=draw)) for name in names]
 
+    @property
+    def gradients(self) -> feedback.GradientProbe:
+        """How gradients of the model are measured."""
+        return feedback.GradientProbe(self.model, losses_of)
+
     def alignment(self) -> feedback.DomainSignal:
         """Each domain's gradient times the target's, or times the mean of the domains'."""
-        probe = feedback.GradientProbe(self.model, losses_of)
-        batches = self.probes(0)
+        probe, batches = self.gradients, self.probes(0)
         if self.target is None:
             direction = probe.gradient(*self.probes(1))
         else:
@@ -83,9 +92,13 @@ class Bench:
         """(M,) loss of each of the target's domains; (K,) of random training rows without one."""
         if self.target is not None:
             return self.target.losses(self.model)
+        return self.domain_losses(self.probes(0))
+
+    def domain_losses(self, batches: Iterable[dict[str, torch.Tensor]]) -> np.ndarray:
+        """(K,) loss of training rows by domain, nats per token."""
         meter = feedback.LossMeter(self.num_domains)
         with feedback.undisturbed(self.model), torch.no_grad():
-            for batch in self.probes(0):
+            for batch in batches:
                 meter.add(losses_of(self.model, batch), batch["labels"], batch["domain_ids"])
         return meter.total().per_token
 

@@ -1,120 +1,33 @@
 """A method by name -> what it does before, in and after a training step of `train_tiny`.
 
-To add one: a function Bench -> Method in METHODS, and its phases in PHASES if it has several.
+Those that follow gradients are in `tiny_gradients.py`, those that ask short runs before in
+`tiny_swarm.py`. To add one: a function Bench -> Method in METHODS, and its phases in PHASES if it has several.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from tiny_rows import TargetRows, losses_of
-from tiny_settings import Settings
+from tiny_bench import Bench, Method, Seen
+from tiny_gradients import dga, grape, pike, rnb
+from tiny_rounds import aioli
+from tiny_rows import losses_of
+from tiny_swarm import (
+    autoscale,
+    chameleon,
+    learned_graph,
+    mixing_laws,
+    mixmin,
+    olmix,
+    regmix,
+    utilimax,
+)
 
-import mixstream
 from mixstream import algorithms as methods
 from mixstream import feedback
-
-
-@dataclass
-class Bench:
-    """What a method may measure with."""
-
-    settings: Settings
-    loader: mixstream.Loader
-    model: torch.nn.Module
-    learning_rate: Callable[[int], float]
-    num_rows: np.ndarray
-    """(K,) rows of each domain that training may draw."""
-    budget: int
-    """Rows that the run will draw."""
-    target: TargetRows | None
-    """Rows to be good at, where the user gave any."""
-    earlier: dict[str, Any]
-    """By phase, what it ended in: the weights, and a reference model."""
-
-    @property
-    def num_domains(self) -> int:
-        """K."""
-        return len(self.loader.domains)
-
-    @property
-    def natural(self) -> np.ndarray:
-        """(K,) each domain's share of the rows."""
-        return self.num_rows / self.num_rows.sum()
-
-    @property
-    def uniform(self) -> np.ndarray:
-        """(K,) all alike."""
-        return np.full(self.num_domains, 1 / self.num_domains)
-
-    def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The batch where the model is."""
-        device = next(self.model.parameters()).device
-        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-    def probes(self, draw: int) -> list[dict[str, torch.Tensor]]:
-        """This rank's part of `probe_rows` random training rows of each domain."""
-        num_rows = self.settings.probe_rows // self.loader.batches.world_size
-        names = self.loader.domains
-        return [self.to_device(self.loader.probe(name, num_rows, draw=draw)) for name in names]
-
-    def alignment(self) -> feedback.DomainSignal:
-        """Each domain's gradient times the target's, or times the mean of the domains'."""
-        probe = feedback.GradientProbe(self.model, losses_of)
-        batches = self.probes(0)
-        if self.target is None:
-            direction = probe.gradient(*self.probes(1))
-        else:
-            direction = probe.gradient(self.to_device(self.target.batch(self.loader.step)))
-        if not self.settings.forward:
-            return feedback.gradient_alignment(probe, batches, direction)
-        mixed = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        return feedback.forward_alignment(probe, mixed, direction, self.num_domains)
-
-    def probe_losses(self) -> np.ndarray:
-        """(M,) loss of each of the target's domains; (K,) of random training rows without one."""
-        if self.target is not None:
-            return self.target.losses(self.model)
-        meter = feedback.LossMeter(self.num_domains)
-        with feedback.undisturbed(self.model), torch.no_grad():
-            for batch in self.probes(0):
-                meter.add(losses_of(self.model, batch), batch["labels"], batch["domain_ids"])
-        return meter.total().per_token
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a training step shows to a method."""
-
-    step: int
-    """Of the phase, from 0 on."""
-    batch: dict[str, torch.Tensor]
-    """This rank's, on the device."""
-    losses: torch.Tensor
-    """(B, S) its token losses."""
-    measured: feedback.DomainLosses
-    """Losses and tokens of each domain in the global batch."""
-
-
-@dataclass
-class Method:
-    """One phase of a method, as the training loop sees it."""
-
-    weights: np.ndarray
-    """(K,) what the phase starts to sample by."""
-    algorithm: Any = None
-    """Its state goes into the checkpoint."""
-    steer: Callable[[Seen], np.ndarray | None] | None = None
-    """After a step: new SAMPLING weights for loader.set_weights, or None to keep them."""
-    weigh: Callable[[Seen], np.ndarray] | None = None
-    """Before the backward pass: (K,) LOSS weights, what one token of each domain counts."""
-    result: Callable[[], np.ndarray] | None = None
-    """(K,) what the next phase samples by; the sampling weights if None."""
 
 
 def uniform(bench: Bench) -> Method:
@@ -191,29 +104,10 @@ def ado(bench: Bench) -> Method:
     return Method(bench.natural, algorithm, steer=steer)
 
 
-def dga(bench: Bench) -> Method:
-    """Sampling weights from the alignment with a target's gradient."""
-    settings = bench.settings
-    algorithm = methods.DGA(
-        bench.uniform,
-        step_size=1.0 if settings.step_size is None else settings.step_size,
-        ema=settings.ema,
-        update_every=settings.update_every,
-    )
-
-    def steer(seen: Seen) -> np.ndarray | None:
-        if not algorithm.due(seen.step):
-            return None
-        found = bench.alignment()
-        return algorithm.update(found.values, present=found.present)
-
-    return Method(bench.uniform, algorithm, steer=steer)
-
-
 def skillit(bench: Bench) -> Method:
     """Sampling weights from the losses of a round and the graph of who trains whom."""
     eta = 0.5 if bench.settings.step_size is None else bench.settings.step_size
-    algorithm = methods.SkillIt(bench.earlier["graph"], step_size=eta, window=bench.settings.window)
+    algorithm = methods.SkillIt(learned_graph(bench), step_size=eta, window=bench.settings.window)
 
     def steer(seen: Seen) -> np.ndarray | None:
         if (seen.step + 1) % bench.settings.update_every:
@@ -282,6 +176,17 @@ METHODS: dict[str, Callable[[Bench], Method]] = {
     "ado": ado,
     "dga": dga,
     "skillit": skillit,
+    "pike": pike,
+    "grape": grape,
+    "rnb": rnb,
+    "aioli": aioli,
+    "regmix": regmix,
+    "mixing_laws": mixing_laws,
+    "olmix": olmix,
+    "utilimax": utilimax,
+    "autoscale": autoscale,
+    "mixmin": mixmin,
+    "chameleon": chameleon,
     "doremi": doremi_proxy,
     "doge": doge_proxy,
 }

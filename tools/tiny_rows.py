@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,24 @@ class TargetRows:
         domain = np.searchsorted(ends, rows, side="right")
         return self._dataset.batch(addresses(domain, rows - (ends - self.corpus.num_rows)[domain]))
 
+    def domain_batches(self, step: int, num_rows: int) -> Iterator[dict[str, torch.Tensor]]:
+        """This rank's part of so many random rows of each of the target's domains."""
+        for domain, total in enumerate(self.corpus.num_rows.tolist()):
+            random = np.random.default_rng((self._seed, step, domain))
+            rows = random.integers(total, size=num_rows)[self._share]
+            yield self._dataset.batch(addresses(np.full(len(rows), domain), rows))
+
+    def log_probabilities(self, model: torch.nn.Module) -> np.ndarray:
+        """(T,) of up to 64 whole rows of each domain, nats; all of them on each rank."""
+        rows, found = spaced_rows(self.corpus, MAX_TARGET_ROWS), []
+        device = next(model.parameters()).device
+        with feedback.undisturbed(model), torch.no_grad():
+            for start in range(0, len(rows), self._num_rows):
+                batch = self._dataset.batch(rows[start : start + self._num_rows])
+                batch = {name: value.to(device) for name, value in batch.items()}
+                found.append(-losses_of(model, batch).double().sum(dim=1).cpu())
+        return torch.cat(found).numpy()
+
     def losses(self, model: torch.nn.Module) -> np.ndarray:
         """(M,) loss of each of the target's domains, nats per token, on up to 64 rows of each."""
         rows = spaced_rows(self.corpus, MAX_TARGET_ROWS)[self._share]
@@ -53,7 +72,7 @@ class TargetRows:
         rows = dict(zip(self.corpus.domains, self.corpus.num_rows.tolist(), strict=True))
         if not set(rows) <= set(domains):
             raise SystemExit(
-                f"importance needs a target whose domains are named like the corpus's "
+                f"this method needs a target whose domains are named like the corpus's "
                 f"({', '.join(domains)}); it holds {', '.join(rows)}."
             )
         return [rows.get(name, 0) for name in domains]

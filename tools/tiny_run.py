@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from tiny_bench import Bench, Method, Seen
 from tiny_gpt import TinyGPT
-from tiny_methods import METHODS, PHASES, Bench, Method, Seen
+from tiny_methods import METHODS, PHASES
 from tiny_rows import (
     TargetRows,
     losses_of,
@@ -30,7 +30,6 @@ from tiny_settings import Settings, what_counts
 
 import mixstream
 from mixstream import feedback
-from mixstream.algorithms import approximate_graph
 
 
 class Run:
@@ -85,9 +84,8 @@ class Run:
             budget=settings.steps * settings.batch_size,
             target=self.target_rows(),
             earlier=self.earlier,
+            short_run=self.short_run,
         )
-        if settings.method == "skillit" and "graph" not in self.earlier:
-            self.earlier["graph"] = self.graph()
         self.method = self.make_method()
         self.loader.set_weights(self.method.weights, reason=f"{phase}: start")
 
@@ -150,22 +148,18 @@ class Run:
         shape = 0.1 + 0.45 * (1 + math.cos(math.pi * done))
         return self.settings.peak_rate * min(1.0, (step + 1) / warm_up) * shape
 
-    def graph(self) -> list[list[float]]:
-        """The graph of skillit: from a file, or from one short run on each domain alone."""
-        if self.settings.graph != "learned":
-            return json.loads(Path(self.settings.graph).read_text())
-        bench, before = self.bench, self.model.state_dict()
-        before = {name: value.clone() for name, value in before.items()}
-        first, after = bench.probe_losses(), []
-        for alone in np.eye(bench.num_domains):
-            optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.settings.peak_rate)
-            batches = iter(self.fresh_loader(alone))
-            for _ in range(self.settings.graph_steps):
-                batch = bench.to_device(next(batches))
-                self.optimize(optimizer, self.mean_loss(batch))
-            after.append(bench.probe_losses())
-            self.model.load_state_dict(before)
-        return approximate_graph(first, np.stack(after), relative=True).tolist()
+    def short_run(
+        self, weights: np.ndarray, steps: int, measure: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """What `measure` finds in this model after some steps; then it is as it was."""
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.settings.peak_rate)
+        batches = iter(self.fresh_loader(weights))
+        for _ in range(steps):
+            self.optimize(optimizer, self.mean_loss(self.bench.to_device(next(batches))))
+        found = measure()
+        self.model.load_state_dict(before)
+        return found
 
     def mean_loss(self, batch: Any) -> torch.Tensor:
         """The plain loss over the global batch."""

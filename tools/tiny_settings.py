@@ -17,7 +17,8 @@ class Settings:
     eval: str | None = None
     """A corpus to measure on; None holds out rows of the corpus."""
     target: str | None = None
-    """A corpus to be good at (dga, doge, importance, skillit); None aims at all domains alike."""
+    """A corpus to be good at (of all methods that measure, but odm, ado, pike, aioli and chameleon);
+    None aims at all domains alike."""
     weights: str | None = None
     """fixed: a JSON list of K numbers, in the order of the corpus's domains."""
     graph: str = "learned"
@@ -25,6 +26,11 @@ class Settings:
     corpus's without one); or "learned"."""
     graph_steps: int = 20
     """skillit: steps of each of the K short runs that a graph is learned from."""
+    proxy_runs: int = 16
+    """regmix, mixing_laws, olmix: short runs on random mixtures; more than K."""
+    proxy_steps: int = 20
+    """regmix, mixing_laws, olmix: steps of each; utilimax, mixmin: of the K runs on one domain each;
+    chameleon: of its one run; autoscale: of the base run at the smaller of two budgets."""
     window: int = 3
     """skillit: the measurements that are summed."""
     steps: int = 300
@@ -57,11 +63,22 @@ class Settings:
     time: bool = False
     """Measure what the method costs in percent of a step."""
     step_size: float | None = None
-    """doremi (1), dga (1), skillit (0.5): eta."""
+    """doremi (1), dga (1), skillit (0.5), aioli (1): eta; grape (1): mu; rnb (1): lambda; pike (0.05):
+    zeta1."""
+    task_step_size: float = 1.0
+    """grape: mu of the tasks' weights."""
+    noise_step_size: float = 0.05
+    """pike: zeta2."""
     update_every: int = 10
-    """dga, doge, skillit: steps between measurements."""
+    """dga, doge, skillit, pike, grape, rnb: steps between measurements."""
     probe_rows: int = 8
-    """dga, doge, skillit: rows of each domain in a measurement, over all ranks."""
+    """Rows of each domain in a measurement, over all ranks."""
+    rounds: int = 4
+    """aioli: how often its law is learned anew."""
+    sweeps: int = 1
+    """aioli: probes of each mixture in a round."""
+    probe_steps: int = 2
+    """aioli: steps of a probe."""
     ema: float = 0.1
     """dga: share of the new weights in the average."""
     mu: float = 0.05
@@ -73,7 +90,11 @@ class Settings:
     temperature: float = 2.0
     """temperature: 1 is natural."""
     max_epochs: float = 4.0
-    """unimax: most often that a row may come."""
+    """unimax, regmix, mixing_laws, olmix, utilimax, mixmin: most often that a row may come."""
+    regressor: str = "ridge"
+    """regmix: ridge or lightgbm."""
+    risk: float = 0.1
+    """utilimax: factor on the concentration of the weights."""
     reference: str = "natural"
     """doremi: what reference and proxy are drawn by, natural or uniform."""
     forward: bool = False

@@ -1,0 +1,334 @@
+"""Soak: ranks under gloo over S3 and one small cache, steered and killed again and again.
+
+Four gloo ranks (or fewer, after a restart) with two workers each read a remote corpus through one
+cache folder of a tenth of its bytes. Rank 0 changes the weights 60 times; ranks and workers are
+killed with -9 at random moments, and all start again from the last checkpoint. At the end every row
+that any rank was ever delivered is compared with an undisturbed run of a single process.
+
+CI plays this story once, in about 40 s. MIXSTREAM_SOAK_MINUTES=20 plays longer ones, over the same
+cache folder, until the minutes have passed (run pytest with -s to see the figures):
+
+    MIXSTREAM_SOAK_MINUTES=20 python -m pytest -s tests/loader/test_soak.py
+"""
+
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mixstream
+from mixstream.corpus.cache_folder import CacheFolder
+from tests.corpus.shards import make_rows, write_corpus, write_domain
+from tests.loader.soak_rank import GLOBAL_ROWS, LAG, ORDER, digests_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and /dev/shm"),
+]
+
+MINUTES = float(os.environ.get("MIXSTREAM_SOAK_MINUTES", "0"))
+NUM_SHARDS = {"web": 200, "code": 100, "books": 60, "wiki": 30, "maths": 10}
+ROWS_PER_SHARD, SEQ_LEN = 16, 128
+NUM_CHANGES, NUM_KILLS = 60, 6
+NUM_STEPS = 3000 if MINUTES else 300
+WORLD_SIZES = (4, 4, 2, 4, 3)
+"""Of the lives, one after the other; the batch sizes make the global batch the same."""
+TIMEOUT_SECONDS = 300
+"""For anything that should happen at once."""
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory):
+    """The corpus as files; one of its domains is compressed."""
+    folder = tmp_path_factory.mktemp("soak") / "far"
+    rows = {
+        name: make_rows(number * ROWS_PER_SHARD, SEQ_LEN, seed=number)
+        for name, number in NUM_SHARDS.items()
+    }
+    write_corpus(folder, rows)
+    shutil.rmtree(folder / "books")
+    write_domain(folder / "books", rows["books"], rows_per_shard=ROWS_PER_SHARD, compression="zstd")
+    return folder
+
+
+def some_weights(chance):
+    """A point on the simplex at which some domains may rest."""
+    weights = [chance.random() ** 2 * (chance.random() < 0.8) for _ in NUM_SHARDS]
+    return weights if any(weights) else [1.0, *weights[1:]]
+
+
+def some_changes(chance, num_steps):
+    """Changes at random steps, of the three kinds, each with the step that feels it first."""
+    changes = []
+    for step in sorted(chance.sample(range(1, num_steps - 2 * LAG), NUM_CHANGES)):
+        kind = chance.choice(["plain", "flush", "planned"])
+        later = {"plain": LAG, "flush": 0, "planned": LAG + chance.randrange(10)}[kind]
+        at_step, weights = step + later, some_weights(chance)
+        changes.append({"step": step, "kind": kind, "at_step": at_step, "weights": weights})
+    return changes
+
+
+def undisturbed(far, story):
+    """The rows of each step of one process without workers, faults, cache and restarts."""
+    loader = mixstream.Loader(
+        mixstream.open_corpus(far), story["weights"], batch_size=GLOBAL_ROWS, **ORDER
+    )
+    changes = {change["step"]: change for change in story["changes"]}
+    steps = []
+    for batch in itertools.islice(loader, story["num_steps"]):
+        steps.append(Counter(digests_of(batch)))
+        if loader.step in changes:
+            change = changes[loader.step]
+            loader.set_weights(change["weights"], at_step=change["at_step"])
+    return steps
+
+
+class CacheWatch:
+    """Looks into a cache folder all the time; a context.
+
+    What two looks find, one after the other, was there between them, all at once. So the bytes of
+    it are what the cache took at that moment, at least.
+    """
+
+    def __init__(self, path):
+        self._path = path
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.peak_bytes = self.num_looks = 0
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self):
+        last = {}
+        while not self._ended.wait(0.02):
+            found = sizes_in(self._path)
+            between = sum(last[file] for file in last.keys() & found.keys())
+            self.peak_bytes = max(self.peak_bytes, between)
+            self.num_looks += 1
+            last = found
+
+
+def sizes_in(folder):
+    """The bytes of each file in the folders of a cache, by its inode: some are just renamed."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                status = os.stat(os.path.join(parent, name))
+            except FileNotFoundError:
+                continue
+            if Path(parent) != folder:  # there lies the ledger
+                found[status.st_ino] = status.st_size
+    return found
+
+
+class Agent:
+    """The process that starts the ranks; a context, at whose end nothing of it lives."""
+
+    def __init__(self, folder):
+        self.folder, self.ranks = folder, []
+
+    def __enter__(self):
+        command = [sys.executable, "-m", "tests.loader.soak_rank", str(self.folder)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True
+        )
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        for rank in filter(group_lives, self.ranks):
+            os.killpg(rank, signal.SIGKILL)
+
+    def start(self, **life):
+        """Starts the ranks of a life and returns their process ids."""
+        print(json.dumps(life), file=self._process.stdin, flush=True)
+        self.ranks += (started := self.told(f"ranks-{life['number']}.json"))
+        return started
+
+    def told(self, name):
+        """What stands in a file of the run, once it is there."""
+        self.wait_until(lambda: (self.folder / name).exists(), name)
+        return json.loads((self.folder / name).read_text())
+
+    def wait_until(self, condition, what):
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not condition():
+            assert self._process.poll() is None, f"the agent has ended\n{self.logs()}"
+            assert time.monotonic() < deadline, f"waited in vain for {what}\n{self.logs()}"
+            time.sleep(0.01)
+
+    def logs(self):
+        """The last words of all ranks."""
+        return "\n".join(
+            f"{path.name}: {path.read_text()[-2000:]}" for path in self.folder.glob("log-*.txt")
+        )
+
+
+def group_lives(leader):
+    """Whether a process of a rank is there: itself, or a worker."""
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def delivered(folder, life, rank):
+    """The lines of a rank that are whole: (step, rows)."""
+    path = folder / f"rows-{life}-{rank}.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def killed(agent, chance, life, world_size, kill_step):
+    """One life, which ends by kill -9 at a random moment about a step; the signal's victim.
+
+    A life whose step is None is killed while it starts.
+    """
+    others = chance.choice([None, "SIGTERM", "SIGKILL"])
+    held_at = 0 if kill_step is None else kill_step + 5
+    ranks = agent.start(number=life, world_size=world_size, others=others, held_at=held_at)
+    rank, victim = chance.randrange(world_size), "rank"
+    rows = agent.folder / f"rows-{life}-{rank}.jsonl"
+    if kill_step is None:
+        time.sleep(chance.random())
+    else:
+        last = f"[{kill_step}, ".encode()
+        agent.wait_until(lambda: rows.exists() and last in rows.read_bytes(), f"step {kill_step}")
+        time.sleep(chance.random() * 0.05)
+        victim = chance.choice(["rank", "rank", "worker"])
+    pids = agent.told(f"workers-{life}-{rank}.json") if victim == "worker" else [ranks[rank]]
+    os.kill(chance.choice(pids), signal.SIGKILL)
+    codes = agent.told(f"ended-{life}.json")
+    assert 0 not in codes, agent.logs()
+    assert victim == "worker" or codes[rank] == -signal.SIGKILL, agent.logs()
+    return victim
+
+
+def played(agent, chance, num_steps):
+    """All lives of a story, until its last step; what was killed in each."""
+    kills = [None, *sorted(chance.sample(range(CHECKPOINTED, num_steps - 60), NUM_KILLS - 1))]
+    victims = []
+    for life, kill_step in enumerate(kills):
+        world_size = WORLD_SIZES[life % len(WORLD_SIZES)]
+        victims.append(killed(agent, chance, life, world_size, kill_step))
+    agent.start(number=len(kills), world_size=4, others=None, held_at=num_steps)
+    assert agent.told(f"ended-{len(kills)}.json") == [0] * 4, agent.logs()
+    return victims
+
+
+CHECKPOINTED = 12
+"""Steps after which there is a checkpoint."""
+
+
+def assert_right(folder, expected):
+    """Every row that any rank of any life was delivered stands in its step; returns their number.
+
+    Of a step that all ranks of a life were delivered the rows are those of the step, neither more
+    nor less; and there is such a life for every step.
+    """
+    complete, num_rows = set(), 0
+    for life in range(NUM_KILLS + 1):
+        world_size = len(json.loads((folder / f"ranks-{life}.json").read_text()))
+        steps = {}
+        for rank in range(world_size):
+            for step, rows in delivered(folder, life, rank):
+                steps.setdefault(step, []).append(rows)
+        for step, parts in steps.items():
+            rows = Counter(itertools.chain.from_iterable(parts))
+            assert rows <= expected[step], f"wrong rows in step {step} of life {life}"
+            if len(parts) == world_size:
+                assert rows == expected[step], f"rows are missing in step {step} of life {life}"
+                complete.add(step)
+            num_rows += rows.total()
+    assert complete == set(range(len(expected)))
+    return num_rows
+
+
+def left_in(cache, max_bytes):
+    """What is in a cache beside its ledger and whole shards."""
+    names = [path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()]
+    shards = [name for name in names if re.fullmatch(r".*-[0-9a-f]{16}/[0-9a-f]{16}\..*", name)]
+    assert sum((cache / name).stat().st_size for name in shards) <= max_bytes
+    return sorted(set(names) - set(shards) - {".usage"})
+
+
+def segments():
+    """Named segments of shared memory."""
+    return {path.name for path in Path("/dev/shm").iterdir() if path.is_file()}
+
+
+def is_held(name):
+    """Whether a living process, which is none of ours, has a segment mapped."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if f"/dev/shm/{name}" in maps.read_text():
+                return True
+        except OSError:  # it has ended, or is another user's
+            continue
+    return False
+
+
+def test_rows_are_those_of_an_undisturbed_run_whatever_is_killed(
+    far, s3_server, s3_keys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("S3_ENDPOINT_URL", s3_server.url)
+    bucket = s3_server.make_bucket(f"soak-{time.monotonic_ns()}")
+    s3_server.upload(far, bucket)
+    local = mixstream.open_corpus(far)
+    raw_bytes = sum(int(d.index.raw_bytes.sum()) for d in local.pool.shards.domains)
+    cache, cache_bytes = tmp_path / "cache", raw_bytes // 10
+    before, ends_at = segments(), time.monotonic() + 60 * MINUTES
+    for number in itertools.count():
+        folder = tmp_path / f"run-{number}"
+        folder.mkdir()
+        chance = random.Random(number)
+        story = {
+            "url": f"s3://{bucket}",
+            "cache": str(cache),
+            "cache_bytes": cache_bytes,
+            "num_steps": NUM_STEPS,
+            "weights": some_weights(chance),
+            "changes": some_changes(chance, NUM_STEPS),
+        }
+        (folder / "story.json").write_text(json.dumps(story))
+        started = time.monotonic()
+        with CacheWatch(cache) as watch, Agent(folder) as agent:
+            victims = played(agent, chance, NUM_STEPS)
+            agent.wait_until(lambda: not any(map(group_lives, agent.ranks)), "the workers' end")
+        num_rows = assert_right(folder, undisturbed(far, story))
+        assert 0 < watch.peak_bytes <= cache_bytes
+        left = left_in(cache, cache_bytes)
+        CacheFolder(cache, max_bytes=cache_bytes).sweep()  # as the next run does
+        assert left_in(cache, cache_bytes) == []
+        told = [json.loads(path.read_text()) for path in folder.glob("told-*.json")]
+        print(
+            f"\nrun {number}: {time.monotonic() - started:.0f} s, {NUM_STEPS} steps, {num_rows} "
+            f"rows delivered, {NUM_CHANGES} changes, killed {victims}; cache at most "
+            f"{watch.peak_bytes / cache_bytes:.1%} of its budget in {watch.num_looks} looks; "
+            f"last life {told}; swept {left}"
+        )
+        if time.monotonic() >= ends_at:
+            break
+    assert [name for name in segments() - before if not is_held(name)] == []
