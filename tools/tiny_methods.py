@@ -1,7 +1,8 @@
 """A method by name -> what it does before, in and after a training step of `train_tiny`.
 
 Those that follow gradients are in `tiny_gradients.py`, those that ask short runs before in
-`tiny_swarm.py`. To add one: a function Bench -> Method in METHODS, and its phases in PHASES if it has several.
+`tiny_swarm.py`, Aioli in `tiny_rounds.py`. To add one: a function Bench -> Method in METHODS, and
+its phases in PHASES if it has several.
 """
 
 from __future__ import annotations

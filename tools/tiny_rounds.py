@@ -31,7 +31,9 @@ class AioliRounds:
                 f"{settings.probe_steps} take {self.probing}; give more --steps or fewer --rounds."
             )
         step_size = 1.0 if settings.step_size is None else settings.step_size
-        self.algorithm = methods.Aioli(num_domains, step_size=step_size)
+        self.algorithm = methods.Aioli(
+            num_domains, step_size=step_size, one_hot_factor=settings.one_hot_factor
+        )
         self.rows = bench.probes(0)  # before the first step: the same rows after a resume
         self.begin(0)
 

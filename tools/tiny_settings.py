@@ -17,8 +17,8 @@ class Settings:
     eval: str | None = None
     """A corpus to measure on; None holds out rows of the corpus."""
     target: str | None = None
-    """A corpus to be good at (of all methods that measure, but odm, ado, pike, aioli and chameleon);
-    None aims at all domains alike."""
+    """A corpus to be good at (not for odm, ado, pike, aioli, chameleon); None aims at all domains
+    alike."""
     weights: str | None = None
     """fixed: a JSON list of K numbers, in the order of the corpus's domains."""
     graph: str = "learned"
@@ -29,8 +29,8 @@ class Settings:
     proxy_runs: int = 16
     """regmix, mixing_laws, olmix: short runs on random mixtures; more than K."""
     proxy_steps: int = 20
-    """regmix, mixing_laws, olmix: steps of each; utilimax, mixmin: of the K runs on one domain each;
-    chameleon: of its one run; autoscale: of the base run at the smaller of two budgets."""
+    """regmix, mixing_laws, olmix: steps of each; utilimax, mixmin: of the K runs, each on one
+    domain; chameleon: of its one run; autoscale: of the base run at the smaller of two budgets."""
     window: int = 3
     """skillit: the measurements that are summed."""
     steps: int = 300
@@ -63,8 +63,8 @@ class Settings:
     time: bool = False
     """Measure what the method costs in percent of a step."""
     step_size: float | None = None
-    """doremi (1), dga (1), skillit (0.5), aioli (1): eta; grape (1): mu; rnb (1): lambda; pike (0.05):
-    zeta1."""
+    """doremi (1), dga (1), skillit (0.5), aioli (1): eta; grape (1): mu; rnb (1): lambda; pike
+    (0.05): zeta1."""
     task_step_size: float = 1.0
     """grape: mu of the tasks' weights."""
     noise_step_size: float = 0.05
@@ -79,6 +79,8 @@ class Settings:
     """aioli: probes of each mixture in a round."""
     probe_steps: int = 2
     """aioli: steps of a probe."""
+    one_hot_factor: float = 1.0
+    """aioli: share of the domain that a probe is for."""
     ema: float = 0.1
     """dga: share of the new weights in the average."""
     mu: float = 0.05
@@ -93,7 +95,9 @@ class Settings:
     """unimax, regmix, mixing_laws, olmix, utilimax, mixmin: most often that a row may come."""
     regressor: str = "ridge"
     """regmix: ridge or lightgbm."""
-    risk: float = 0.1
+    kl_weight: float = 0.05
+    """olmix: how much a move away from the natural weights must pay."""
+    risk: float = 1.0
     """utilimax: factor on the concentration of the weights."""
     reference: str = "natural"
     """doremi: what reference and proxy are drawn by, natural or uniform."""

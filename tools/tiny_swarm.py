@@ -60,17 +60,16 @@ def best_counts(
     return weights * num_rows
 
 
-def relative_utilities(first: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """(K, T) in [0, 1]: how far a run on each domain lowers each task's loss, over the best of all.
+def relative_utilities(losses: np.ndarray) -> np.ndarray:
+    """(K, T) in [0, 1]: for each task the best run has 1, the worst 0, the others lie between.
 
-    Our choice; UtiliMax takes any utilities. A domain that does harm has none.
+    Our choice; UtiliMax takes any utilities.
 
     Args:
-        first: (T,) losses before.
-        after: (K, T) losses after a run on each domain alone.
+        losses: (K, T) of each task after a run on each domain alone.
     """
-    falls = np.maximum(first - after, 0.0)
-    return falls / np.maximum(falls.max(axis=0), 1e-12)
+    worst, best = losses.max(axis=0), losses.min(axis=0)
+    return (worst - losses) / np.maximum(worst - best, 1e-12)
 
 
 def asked_once(bench: Bench, name: str, ask: Callable[[], np.ndarray]) -> np.ndarray:
@@ -86,17 +85,17 @@ def learned_graph(bench: Bench) -> np.ndarray:
     def ask() -> np.ndarray:
         if bench.settings.graph != "learned":
             return np.array(json.loads(Path(bench.settings.graph).read_text()))
-        first, after = alone(bench, bench.settings.graph_steps)
+        first = bench.probe_losses()
+        after = alone(bench, bench.settings.graph_steps)
         return methods.approximate_graph(first, after, relative=True)
 
     return asked_once(bench, "graph", ask)
 
 
-def alone(bench: Bench, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) losses before, and (K, M) after a short run on each domain alone."""
-    first = bench.probe_losses()
+def alone(bench: Bench, steps: int) -> np.ndarray:
+    """(K, M) losses after a short run on each domain alone."""
     eye = np.eye(bench.num_domains)
-    return first, np.stack([bench.short_run(row, steps, bench.probe_losses) for row in eye])
+    return np.stack([bench.short_run(row, steps, bench.probe_losses) for row in eye])
 
 
 def swarm(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
@@ -155,17 +154,19 @@ def olmix(bench: Bench) -> Method:
 
     def find() -> np.ndarray:
         laws = methods.fit_mixing_laws(*swarm(bench))
-        return methods.Olmix(bench.natural, caps=caps(bench)).update(laws.slope)
+        kl_weight = bench.settings.kl_weight
+        algorithm = methods.Olmix(bench.natural, kl_weight=kl_weight, caps=caps(bench))
+        return algorithm.update(laws.slope)
 
     return offline(bench, find)
 
 
 def utilimax(bench: Bench) -> Method:
-    """Even weights, drawn to domains that lower the measured losses in a short run on them alone."""
+    """As even as goes, towards domains whose short runs lower the measured losses most."""
 
     def find() -> np.ndarray:
         settings = bench.settings
-        utilities = relative_utilities(*alone(bench, settings.proxy_steps))
+        utilities = relative_utilities(alone(bench, settings.proxy_steps))
         algorithm = methods.UtiliMax(
             bench.num_rows,
             budget=bench.budget,
@@ -234,7 +235,7 @@ def mean_embeddings(bench: Bench) -> np.ndarray:
     """(K, width) mean over probe rows of the vectors that the model's head sees."""
     caught: list[torch.Tensor] = []
     hook = bench.model.norm.register_forward_hook(
-        lambda module, given, found: caught.append(found.double().mean(dim=(0, 1)))
+        lambda _, __, found: caught.append(found.double().mean(dim=(0, 1)))
     )
     with feedback.undisturbed(bench.model), torch.no_grad():
         for batch in bench.probes(0):

@@ -81,6 +81,16 @@ class ShardStore:
             }
         return ShardFetches(**found)
 
+    @property
+    def max_downloads(self) -> int:
+        """Shards that one process fetches at the same time."""
+        return self._storage.settings.max_downloads
+
+    @property
+    def max_cache_bytes(self) -> int | None:
+        """The budget of the cache; None for a cache without one, and without a cache."""
+        return None if self._cache is None else self._cache.max_bytes
+
     def path(self, folder: Folder, entry: ShardEntry) -> Path:
         """Where the raw form of a shard lies, after it has been brought there if need be.
 

@@ -18,7 +18,7 @@ from mixstream.errors import ShardUnreachableError
 
 __all__ = ["held_lock", "lasting_lock", "try_lock", "unlock"]
 
-_FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.001, 0.1
+_FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.001, 0.02
 
 _held: set[int] = set()
 """File numbers of all locks of this process."""

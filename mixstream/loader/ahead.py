@@ -66,7 +66,7 @@ class Ahead:
         self._owner = os.getpid()
         self._planned_at = self._told_reading_at = -math.inf
         self._plan_seconds = 0.0
-        budget = cache_bytes(corpus.pool.shards)
+        budget = corpus.pool.shards.store.max_cache_bytes
         self._may_evict = budget is not None
         self._max_bytes = memory_bytes() / 4 if budget is None else budget / 2
         self.num_left_out = 0
@@ -194,7 +194,7 @@ class Ahead:
         if self._prefetcher is None:
             shards = self._corpus.pool.shards
             self._prefetcher = Prefetcher(
-                shards, max_ahead=self.max_shards, num_threads=max_downloads(shards)
+                shards, max_ahead=self.max_shards, num_threads=shards.store.max_downloads
             )
             self._end = weakref.finalize(self, _end, self._prefetcher, os.getpid())
         return self._prefetcher
@@ -204,17 +204,6 @@ class Ahead:
         if self._end is not None:
             self._end.detach()
         self._prefetcher, self._end, self._owner = None, None, os.getpid()
-
-
-def max_downloads(shards: MappedShards) -> int:
-    """Shards that one process fetches at the same time, as `open_corpus` was told."""
-    return shards.store._storage.settings.max_downloads
-
-
-def cache_bytes(shards: MappedShards) -> int | None:
-    """The budget of the cache; None for a cache without one, and without a cache."""
-    cache = shards.store._cache
-    return None if cache is None else cache.max_bytes
 
 
 def _profits(shards: MappedShards) -> bool:

@@ -56,7 +56,7 @@ class ComingShards:
         self._sampler, self._shard_rows = sampler, list(layout.values())
         num_domains, num_nodes = len(sampler.domains), sampler.settings.num_canonical_nodes
         domain, node = np.tile(np.arange(num_domains), nodes.size), np.repeat(nodes, num_domains)
-        is_shared = sampler.num_rows < num_nodes  # drawn by all nodes as node 0's
+        is_shared = sampler.is_shared  # drawn by all nodes as node 0's
         mine = (sampler.num_rows[domain] > 0) & (~is_shared[domain] | (node == nodes[0]))
         self._domain = domain[mine]
         self._node = np.where(is_shared[domain], 0, node)[mine]
@@ -171,6 +171,7 @@ class ComingShards:
             self._walks[group] = Walk(
                 lambda draw: self._sampler.coming_block(domain, node, draw),
                 self._shard_rows[domain],
+                int(self._sampler.slice_rows[node, domain]),
             )
         look = self._walks[group].look(int(self._known[group]))
         self._known[group] = look.known

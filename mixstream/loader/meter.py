@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mixstream.corpus.corpus import Corpus
 from mixstream.corpus.gather import RowPool
-from mixstream.loader.ahead import Ahead, cache_bytes, max_downloads
+from mixstream.loader.ahead import Ahead
 from mixstream.loader.batch_sampler import MixBatchSampler
 from mixstream.loader.making import BatchMaker
 from mixstream.loader.stats import LoaderStats, ShardNeed, ShardWait, Starvation
@@ -106,6 +106,8 @@ class Meter:
         if self._workers is None:
             seconds = time.perf_counter() - started - (self._waited.waits[1] - waited)
             self._wait_seconds += num_steps * seconds
+        if step == self._begun_step:  # the first batch had the link alone
+            self._ahead.look(step, 0.0)
         return batch
 
     def _look(self, step: int) -> None:
@@ -124,7 +126,8 @@ class Meter:
                 self._longest_of_window = None
         elif step > self._begun_step:  # the wait for the first batch is no starvation
             self._places, self._longest_of_window = [place], None
-        self._ahead.look(step, rows_per_second)
+        if step > self._begun_step:
+            self._ahead.look(step, rows_per_second)
         done, now = step - self._looked_step, time.perf_counter()
         likely = int(done * _LOOK_SECONDS / max(now - self._looked_at, 1e-6))
         self._next_look = step + min(max(likely, 1), max(2 * done, 1), _MAX_STEPS_UNSEEN)
@@ -206,8 +209,8 @@ class Meter:
             shards_ahead=self._ahead.max_shards,
             num_pending=self._pending_then,
             num_left_out=self._ahead.num_left_out,
-            cache_bytes=cache_bytes(shards),
-            max_downloads=max_downloads(shards),
+            cache_bytes=shards.store.max_cache_bytes,
+            max_downloads=shards.store.max_downloads,
             bytes_per_second=(now.bytes_fetched - since.bytes_fetched) / seconds,
         )
         _LOG.warning("%s", starvation)

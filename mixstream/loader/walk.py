@@ -42,10 +42,14 @@ class Walk:
     Args:
         block_at: ordinal -> the block of that draw, None where there is none.
         shard_rows: rows of each shard of the domain.
+        slice_rows: rows that the node reads of it. Where a block holds them all, every epoch comes
+            to the same shards: it is taken for one block without an end.
     """
 
-    def __init__(self, block_at: Callable[[int], Block | None], shard_rows: Counts) -> None:
-        self._block_at, self._shard_rows = block_at, shard_rows
+    def __init__(
+        self, block_at: Callable[[int], Block | None], shard_rows: Counts, slice_rows: int
+    ) -> None:
+        self._block_at, self._shard_rows, self._slice_rows = block_at, shard_rows, slice_rows
         self._block: Block | None = None
         self._ends: Counts = np.cumsum(shard_rows)
         self._seen: set[int] = set()
@@ -71,8 +75,11 @@ class Walk:
         is_new = np.array([shard not in self._seen for shard in coming.shards.tolist()], bool)
         shards, draws = coming.shards[is_new], coming.draws[is_new] + draw
         self._seen.update(shards.tolist())
-        block_end = block.first_draw + block.num_rows
-        is_done = end == block.num_rows or len(self._seen) >= self._num_shards
+        has_all = len(self._seen) >= self._num_shards
+        has_all_now = shards.size >= self._num_shards
+        is_endless = has_all_now and block.num_rows == self._slice_rows
+        block_end = NEVER if is_endless else block.first_draw + block.num_rows
+        is_done = has_all or end == block.num_rows
         known = block_end if is_done else block.first_draw + end
         return Look(shards, draws, np.full_like(draws, block_end), known)
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixstream.arrays import ADDRESS, Addresses, Counts, Vector
 from mixstream.errors import StepError, WeightsError
@@ -223,6 +224,19 @@ class MixSampler:
         out["domain"] = draw.domain
         out["row"] = self._order.rows(*draw)
         return out
+
+    @property
+    def slice_rows(self) -> Counts:
+        """(C, K) int64, rows that each canonical node reads of each domain."""
+        return self._order.slices.num_rows
+
+    @property
+    def is_shared(self) -> NDArray[np.bool_]:
+        """(K,) bool, domains that all canonical nodes read as one."""
+        num_nodes, num_domains = self.slice_rows.shape
+        domain = np.arange(num_domains)
+        last = self._order.groups(domain, np.full(num_domains, num_nodes - 1))
+        return np.asarray((last < num_domains) & (num_nodes > 1), dtype=np.bool_)
 
     def coming_block(self, domain: int, node: int, ordinal: int) -> Block | None:
         """What a canonical node draws of a domain around one draw; nothing is drawn.

@@ -73,6 +73,8 @@ class SimulatedNode:
         """Draws before the next first draw that was not looked at."""
         self._live_bytes = 0
         self._time = 0.0
+        self._has_begun = False
+        """Whether its first batch is there."""
 
     def begin(self, now: float) -> None:
         """The corpus is open."""
@@ -138,6 +140,7 @@ class SimulatedNode:
                 self._fetch([shard])
             self.cache.open(shard, self._time)
             self._mapped.add(shard)
+        self._has_begun = True
         return max(self._time, now)
 
     def _fetch(self, shards: Sequence[int]) -> None:
@@ -181,6 +184,8 @@ class SimulatedNode:
 
     def _start_ahead(self) -> None:
         """Begin the downloads that the prefetch would begin now."""
+        if not self._has_begun:  # the first batch has the link alone
+            return
         row = self._pace.row_at(self._time)
         while self._settings.max_ahead and len(self._bringing) < self._settings.max_downloads:
             everyone = np.arange(len(self.readers))

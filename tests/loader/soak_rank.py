@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 import mixstream
+from mixstream.loader.loader import Loader
 from tests.loader.conftest import rows_of
 
 GLOBAL_ROWS = 12
@@ -32,7 +33,7 @@ LAG = NUM_WORKERS * PREFETCH_FACTOR
 CHECKPOINT_EVERY = 10
 STEP_SECONDS, HELD_STEP_SECONDS = 0.01, 0.5
 """Of a step's work; and of the work of ranks that should have been killed by then."""
-ORDER = {"seed": 11, "num_canonical_nodes": 2, "shuffle_block_rows": 32}
+ORDER = {"seed": 11, "num_canonical_nodes": 2, "shuffle_block_rows": 14}
 
 
 def digests_of(batch):
@@ -55,7 +56,8 @@ class Rank:
     Args:
         folder: of the run.
         story: what all lives have in common.
-        life: number, world size, and the step from which on the ranks wait to be killed.
+        life: its number, its world size, how its ranks end when one has failed ("others": a
+            signal's name, or None), and after how many steps they go slowly ("held_after").
         rank: of this process.
     """
 
@@ -72,7 +74,7 @@ class Rank:
         corpus = mixstream.open_corpus(
             story["url"], cache=story["cache"], cache_bytes=story["cache_bytes"]
         )
-        self.loader = mixstream.Loader(
+        self.loader = Loader(
             corpus,
             story["weights"],
             batch_size=GLOBAL_ROWS // life["world_size"],
@@ -83,6 +85,7 @@ class Rank:
         if (folder / "checkpoint.json").exists():
             state = json.loads((folder / "checkpoint.json").read_text())
             self.loader.load_state_dict(state)
+        self.held_at = self.loader.step + life["held_after"]
 
     def run(self):
         """Steps until the last one, if nothing comes between."""
@@ -111,7 +114,7 @@ class Rank:
         workers = self.folder / f"workers-{self.life['number']}-{self.rank}.json"
         if not workers.exists():
             write_whole(workers, [child.pid for child in multiprocessing.active_children()])
-        time.sleep(HELD_STEP_SECONDS if step >= self.life["held_at"] else STEP_SECONDS)
+        time.sleep(HELD_STEP_SECONDS if step >= self.held_at else STEP_SECONDS)
 
     def change(self, step, kind, at_step, weights):
         """Rank 0's weights at rank 0's step; the other ranks give others, which are not taken."""

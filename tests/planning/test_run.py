@@ -123,8 +123,10 @@ def test_a_planned_domain_is_fetched_before_its_first_step():
     schedule = Schedule.constant(start).stage(250, {"web": 0.0, "code": 1.0})
     for drawn_rows in (10**8, 1000):
         plan = plan_of(weights=schedule, drawn_rows=drawn_rows, max_ahead=40)
+        unchanged = plan_of(weights=start, drawn_rows=drawn_rows, max_ahead=40)
         assert plan.domains[1].rows == pytest.approx(4000)
-        assert plan.stall_seconds == 0.0
+        assert plan.stall_seconds == unchanged.stall_seconds, "at the start alone"
+        assert plan.stalled_steps <= 1
 
 
 def test_a_run_of_a_trillion_rows_on_a_thousand_ranks_can_be_planned():

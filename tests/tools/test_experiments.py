@@ -39,9 +39,16 @@ SETTINGS = {
     "ado": TINY,
     "unimax": {"text": 0.1},
     "cost": TINY,
+    "mixing_laws": TINY | {"steps": 2, "num_fit": 5, "num_held_out": 3},
+    "olmix": TINY | {"steps": 4, "proxy_runs": 5, "proxy_steps": 2},
+    "utilimax": TINY | {"steps": 4, "proxy_steps": 2},
+    "pike": TINY | {"update_every": 3, "probe_rows": 4},
+    "grape": TINY | {"update_every": 3, "probe_rows": 2},
+    "aioli": TINY | {"steps": 8, "rounds": 2, "sweeps": 1, "probe_steps": 1, "probe_rows": 2},
+    "rnb": TINY | {"num_clusters": 4, "dimensions": 8, "update_every": 3, "probe_rows": 2},
 }
-NEEDS_SKLEARN = ("importance",)
-SLOW = ("regmix", "skillit", "dga")
+NEEDS_SKLEARN = ("importance", "rnb")
+SLOW = ("regmix", "skillit", "dga", "mixing_laws", "olmix", "rnb")
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no texts at {SHARED}")
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import mixstream
+from mixstream import algorithms
 from mixstream.errors import WeightsError
 
 ROOT = Path(__file__).parents[2]
@@ -24,12 +25,15 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from tiny_methods import METHODS, PHASES  # noqa: E402 (tools are scripts beside each other)
 from tiny_rows import split  # noqa: E402
+from tiny_run import Run  # noqa: E402
 from tiny_settings import Settings  # noqa: E402
+from tiny_swarm import relative_utilities  # noqa: E402
 from train_tiny import main, train  # noqa: E402
 
-ONLINE = ("odm", "ado", "dga", "skillit")
+ONLINE = ("odm", "ado", "dga", "skillit", "pike", "grape", "rnb", "aioli")
+OFFLINE = ("regmix", "mixing_laws", "olmix", "utilimax", "autoscale", "mixmin", "chameleon")
 STEPS = 30
-ON_RANKS = ("dga", "doremi", "odm", "doge")
+ON_RANKS = ("dga", "doremi", "odm", "doge", "pike", "grape", "aioli", "utilimax", "chameleon")
 WORLD_SIZE = 2
 TIMEOUT_SECONDS = 150
 
@@ -69,7 +73,7 @@ def settings_of(corpora, method, **changes):
     tiny = Settings(
         corpus=corpus,
         method=method,
-        target=target if method in ("dga", "importance", "doge") else None,
+        target=target if method in ("dga", "importance", "doge", "mixmin") else None,
         weights="[3, 1, 1]" if method == "fixed" else None,
         steps=STEPS,
         batch_size=8,
@@ -79,6 +83,9 @@ def settings_of(corpora, method, **changes):
         update_every=5,
         probe_rows=4,
         graph_steps=2,
+        proxy_runs=5,
+        proxy_steps=3,
+        rounds=3,
         log_every=5,
     )
     return replace(tiny, **changes)
@@ -92,6 +99,9 @@ def test_a_method_runs_to_the_end_and_its_weights_reach_the_loader(corpora, meth
         loader, algorithm = run.loader.weights, run.method.algorithm
         assert loader.sum() == pytest.approx(1)
         assert (loader >= 0).all()
+        if method in OFFLINE:
+            np.testing.assert_allclose(loader, run.earlier["mixture"], rtol=1e-12)
+            assert not np.allclose(loader, 1 / 3), "the short runs told something"
         if run.method.steer is not None:
             np.testing.assert_allclose(loader, algorithm.weights, rtol=1e-12)
         if run.method.weigh is not None:
@@ -130,6 +140,49 @@ def test_importance_samples_by_the_targets_histogram_and_dga_moves_towards_it(co
     assert target.domains[2] == "some"
     report = train(settings_of(corpora, "dga", step_size=20.0, ema=0.5))
     assert np.argmax(report["weights"]) == 2
+
+
+def test_all_classes_of_the_library_have_a_name_here():
+    classes = {name for name in algorithms.__all__ if hasattr(getattr(algorithms, name), "update")}
+    names = {name.replace("_", "") for name in METHODS}
+    renamed = {
+        "DataMixingLaws": "mixinglaws",
+        "ImportanceSampling": "importance",
+        "TemperatureSampling": "temperature",
+    }
+    classes -= {"Algorithm", "State"}  # a protocol and a dict
+    assert {renamed.get(name, name.lower()) for name in classes} <= names
+
+
+def test_a_short_run_leaves_the_model_and_the_order_as_they_were(corpora):
+    run = Run(settings_of(corpora, "uniform"))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    first, again = (run.short_run(np.eye(3)[1], 4, run.bench.probe_losses) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first < run.bench.probe_losses()).all(), "it has learned, and forgotten it"
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert run.loader.step == 0
+
+
+def test_aioli_probes_each_mixture_in_a_round_then_trains_by_what_it_found(corpora):
+    weights = []
+    train(
+        settings_of(corpora, "aioli", probe_steps=1, sweeps=2),
+        lambda run: weights.append(run.loader.weights),
+    )
+    after = [each.tolist() for each in weights]  # element i: what step i + 1 is drawn by
+    for start in (10, 20):
+        probes = [tuple(each) for each in after[start - 1 : start + 5]]
+        assert sorted(probes) == sorted(2 * [tuple(row) for row in np.eye(3).tolist()])
+        training = after[start + 5 : start + 9]
+        assert training == [training[0]] * 4
+        assert 0 < min(training[0]) < max(training[0]) < 1
+
+
+def test_a_tasks_best_run_has_all_its_utility_and_its_worst_none():
+    found = relative_utilities(np.array([[2.0, 3.5], [3.0, 3.5], [6.0, 3.5]]))
+    np.testing.assert_allclose(found, [[1.0, 0.0], [0.75, 0.0], [0.0, 0.0]])
 
 
 def test_skillit_follows_the_loss_of_a_target_where_there_is_one(corpora, tmp_path):
@@ -180,6 +233,11 @@ def without_times(report):
         ("odm", [("main", 11)]),
         pytest.param("ado", [("main", 23), ("main", 27)], marks=pytest.mark.slow),
         ("skillit", [("main", 12)]),
+        ("aioli", [("main", 3), ("main", 18), ("main", 29)]),
+        ("pike", [("main", 14)]),
+        ("grape", [("main", 14)]),
+        ("rnb", [("main", 14)]),
+        ("utilimax", [("main", 1), ("main", 14)]),
         ("doremi", [("reference", 12), ("proxy", 4), ("proxy", 17), ("main", 30)]),
         ("doge", [("proxy", 30), ("main", 6)]),
     ],
@@ -251,6 +309,14 @@ def test_held_out_rows_are_never_drawn_and_may_come_from_a_corpus_of_their_own(c
 def test_what_cannot_run_says_so(corpora, tmp_path):
     with pytest.raises(SystemExit, match="importance needs --target"):
         train(settings_of(corpora, "importance", target=None))
+    with pytest.raises(SystemExit, match="mixmin needs --target: a corpus of what should be"):
+        train(settings_of(corpora, "mixmin", target=None))
+    with pytest.raises(SystemExit, match="pike needs --probe-rows of 2 or more"):
+        train(settings_of(corpora, "pike", probe_rows=1))
+    with pytest.raises(SystemExit, match="--proxy-runs is 3; a law of 3 domains needs 4 or more"):
+        train(settings_of(corpora, "olmix", proxy_runs=3))
+    with pytest.raises(SystemExit, match="a round of aioli has 7 steps, and its 3 probes of 3 "):
+        train(settings_of(corpora, "aioli", rounds=4, probe_steps=3))
     with pytest.raises(SystemExit, match="fixed needs --weights: a JSON list of 3 numbers"):
         train(settings_of(corpora, "fixed", weights=None))
     with pytest.raises(SystemExit, match=r"--weights '\[1,2' is no JSON list of numbers: "):

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from lab import Experiment, Line, Measures, main
 from tiny_rows import spaced_rows
+from tiny_swarm import best_counts
 
 import mixstream
 from mixstream import feedback
-from mixstream.algorithms import AutoScale, AutoScaleWarning, ddo_weights
+from mixstream.algorithms import AutoScale, AutoScaleWarning
 
 EXPONENTS = {"steepest": 3.0, "steep": 2.0, "flat": 1.6, "flattest": 1.4}
 """Of Zipf's law, how often each fact of a domain comes."""
@@ -158,21 +159,13 @@ class Bench:
         return float(np.mean(meter.total().per_token))
 
     def best_counts(self, num_rows: int) -> np.ndarray:
-        """(K,) DDO at one budget: the base run, and each domain's down and up run."""
-        num_domains, up = len(self.domains), self.setting.up
-        base = np.full(num_domains, num_rows / num_domains)
-        base_loss = self.run(base, "validation")[-1][1]
-        multiples = [1 / up, 1.0, up]
-        losses = np.ones((num_domains, 3))
-        for domain in range(num_domains):
-            for column in (0, 2):
-                counts = base.copy()
-                counts[domain] *= multiples[column]
-                losses[domain, column] = self.run(counts, "validation")[-1][1] / base_loss
-        weights = ddo_weights(
-            multiples, losses, base, min_multiple=1 / up, max_multiple=up, domains=self.domains
+        """(K,) DDO at one budget, by validation losses."""
+        return best_counts(
+            num_rows,
+            self.domains,
+            lambda counts: self.run(counts, "validation")[-1][1],
+            up=self.setting.up,
         )
-        return weights * num_rows
 
 
 def run(seed: int, setting: Setting, folder: Path) -> Measures:

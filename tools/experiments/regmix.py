@@ -11,8 +11,9 @@ from lab import Experiment, Line, Measures, main
 from runs import Scale, trained
 from scipy.stats import spearmanr
 from texts import write_corpora
+from tiny_swarm import random_mixtures
 
-from mixstream.algorithms import RegMix, regmix_mixtures
+from mixstream.algorithms import RegMix
 from mixstream.algorithms.regmix import ridge_predictor
 
 BYTES = {"code": 400_000, "docs_vba": 300_000, "law_de": 400_000, "lit_en": 500_000}
@@ -42,8 +43,7 @@ def run(seed: int, setting: Setting, folder: Path) -> Measures:
     paths = write_corpora(folder, sizes, seed=seed)
     prior = np.array([BYTES[name] for name in sorted(BYTES)], dtype=float)
     prior /= prior.sum()
-    mixtures = regmix_mixtures(prior, setting.num_fit + setting.num_held_out, seed=seed)
-    mixtures /= mixtures.sum(axis=1, keepdims=True)
+    mixtures = random_mixtures(prior, setting.num_fit + setting.num_held_out, seed=seed)
 
     def loss(weights: np.ndarray, split: str) -> float:
         corpora = {"train": paths["train"], "test": paths[split]}

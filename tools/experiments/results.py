@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "benchmarks" / "results" / "experiments"
 ORDER = (
     "doremi", "skillit", "autoscale", "dga", "importance",  # the mission
-    "doge", "regmix", "unimax", "odm", "ado", "cost",
+    "doge", "regmix", "mixing_laws", "olmix", "utilimax", "unimax",
+    "odm", "ado", "aioli", "rnb", "pike", "grape", "cost",
 )  # fmt: skip
 HEAD = """\
 # Experiments: what the methods do on small models

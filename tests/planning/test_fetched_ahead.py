@@ -27,7 +27,7 @@ def contents_of_rows(layout):
 
 
 def fetched_ahead(layout, weights, plan):
-    """The shards whose downloads a node starts before it has read anything, and the sampler."""
+    """The shards whose downloads a node starts after a first batch of no shard, and the sampler."""
     contents = contents_of_rows(layout)
     order, sampler = (
         kind(layout, seed=plan.seed, num_canonical_nodes=1, shuffle_block_rows=20, **more)
@@ -40,6 +40,7 @@ def fetched_ahead(layout, weights, plan):
     demand = Demand(sampler, order, num_rows=1000, drawn_rows=0, rows_per_step=1)
     stretch = next(demand.stretches())
     node.enter(Forecast(stretch, np.arange(len(layout))))
+    node.read(set(), 0.0)
     node.advance(1.0)
     shards = [np.searchsorted(first, shard, "right") - 1 for shard in node.link.active]
     pairs = zip(shards, node.link.active, strict=True)
