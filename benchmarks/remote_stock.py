@@ -3,9 +3,8 @@
 Cold is a new, empty cache on each node, warm the same cache again. The server (moto, on loopback)
 and every node are processes of their own; nodes run at the same time. Time and processor time of a
 node, its threads included, go from opening to the last batch; imports are not counted. Batches are
-int64 in both, no workers in either (stock's own advice for a memcpy), shuffled in blocks of as many
-rows. Bytes are those of the shards in each node's cache at the end; 1.000 of the corpus is each
-shard once.
+int64 in both, no workers in either, shuffled in blocks of as many rows. Bytes are those of the
+shards in each node's cache at the end; 1.000 of the corpus is each shard once.
 """
 
 from __future__ import annotations
@@ -27,6 +26,9 @@ from remote import BATCH_SIZE, BLOCK_SHARDS, BUCKET, DOMAINS, ROWS_A_SHARD, SEQ_
 
 OURS, STOCK = "mixstream", "mosaicml-streaming"
 NUM_CANONICAL_NODES = 4
+OWN_SHM = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec "$@"', "sh"]
+"""A /dev/shm for each of stock's nodes, as on machines of their own (Linux, as root): in one they
+trip over each other's segments (FileExistsError)."""
 
 
 def main() -> None:
@@ -104,6 +106,8 @@ def epoch(who: str, caches: Path, num_nodes: int) -> list[dict[str, Any]]:
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = os.environ | {name: str(value) for name, value in place.items()}
         command = [sys.executable, __file__, "--node", who, str(caches / f"node-{rank}")]
+        if who == STOCK and num_nodes > 1:
+            command = [*OWN_SHM, *command]
         processes.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         )

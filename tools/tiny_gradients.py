@@ -13,7 +13,7 @@ from mixstream import algorithms as methods
 from mixstream import feedback
 
 MICRO_BATCHES = 4
-"""Of a domain's probe rows on a rank, for the variance of its gradient."""
+"""Of a domain's probe rows, for the variance of its gradient."""
 
 
 def dga(bench: Bench) -> Method:
@@ -54,8 +54,9 @@ def pike(bench: Bench) -> Method:
         if seen.step % settings.update_every:
             return None
         batches = bench.probes(0)
-        num_rows = len(batches[0]["domain_ids"])
-        size = 1 if num_rows % MICRO_BATCHES else num_rows // MICRO_BATCHES
+        size = max(1, settings.probe_rows // MICRO_BATCHES)  # the same on any number of ranks
+        if len(batches[0]["domain_ids"]) % size:
+            size = 1
         pieces = [_split(batch, size) for batch in batches]
         noise = feedback.gradient_noise(bench.gradients, pieces, rows_per_batch=size)
         return algorithm.update(

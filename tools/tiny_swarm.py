@@ -6,6 +6,7 @@ What is found goes into `earlier`, so that a run which goes on from a checkpoint
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -111,6 +112,17 @@ def swarm(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
     return mixtures, np.stack(losses)
 
 
+def warn_of_degenerate(bench: Bench, laws: methods.MixingLaws) -> None:
+    """Says on stderr if the laws explain too little of what the swarm measured."""
+    num_bad = int(laws.degenerate.sum())
+    if num_bad and bench.loader.batches.rank == 0:
+        print(
+            f"train_tiny: {num_bad} of {len(laws.degenerate)} laws leave more than a tenth of the "
+            f"variance of the short runs' losses; give more --proxy-runs or --proxy-steps.",
+            file=sys.stderr,
+        )
+
+
 def caps(bench: Bench) -> np.ndarray:
     """(K,) weights that repeat no domain more than `max_epochs` times in the main run."""
     return methods.epoch_caps(bench.num_rows, bench.budget, bench.settings.max_epochs)
@@ -144,7 +156,11 @@ def mixing_laws(bench: Bench) -> Method:
 
     def find() -> np.ndarray:
         mixtures, losses = swarm(bench)
-        return methods.DataMixingLaws(mixtures, caps=caps(bench)).update(losses)
+        algorithm = methods.DataMixingLaws(mixtures, caps=caps(bench))
+        weights = algorithm.update(losses)
+        assert algorithm.laws is not None, "update has fitted them"
+        warn_of_degenerate(bench, algorithm.laws)
+        return weights
 
     return offline(bench, find)
 
@@ -154,6 +170,7 @@ def olmix(bench: Bench) -> Method:
 
     def find() -> np.ndarray:
         laws = methods.fit_mixing_laws(*swarm(bench))
+        warn_of_degenerate(bench, laws)
         kl_weight = bench.settings.kl_weight
         algorithm = methods.Olmix(bench.natural, kl_weight=kl_weight, caps=caps(bench))
         return algorithm.update(laws.slope)

@@ -76,7 +76,7 @@ class MixMin:
     Weight 0: reached in the limit where a domain does not help; neither absorbing nor floored.
     NaN: WeightsError, and the weights stay. A log-probability of -inf is refused as well: a model
     that rules a document out should be smoothed.
-    K = 1: [1.0]. K = 10,000: seconds (K = 1,000 with 100 documents takes 0.3 s).
+    K = 1: [1.0]. K = 10,000: minutes, once (K = 1,000 with 100 documents: 0.3 to 10 s).
 
     Deviation: solved to the optimum under caps, see `mixmin_step`.
 

@@ -83,7 +83,7 @@ class Olmix:
     Absent domain: prior 0 or cap 0. Weight 0: a domain of prior 0 stays out; else weights are
     positive, if tiny.
     NaN or infeasible caps: WeightsError, and the weights stay.
-    K = 1: [1.0]. K = 10,000: 40 ms for ten laws, once their slopes are known.
+    K = 1: [1.0]. K = 10,000: 60 ms for ten laws, once their slopes are known.
 
     Deviation: none in the problem; the fit of the laws is `mixing_law_fit`'s (the code's starts are
     random). With `kl_weight=0` the prior is but the start.

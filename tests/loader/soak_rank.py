@@ -50,6 +50,12 @@ def write_whole(path, found):
     path.with_suffix(".new").replace(path)
 
 
+def named_segments(pid):
+    """Shared memory of a process that would outlive it, if it were killed now."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [line for line in maps if "/dev/shm/" in line and not line.endswith("(deleted)")]
+
+
 class Rank:
     """One process of one life.
 
@@ -128,11 +134,13 @@ class Rank:
         assert (made.at_step, made.at_row) == (at_step, at_step * GLOBAL_ROWS), kind
 
     def save(self):
-        """A checkpoint, of a state that is the same on all ranks."""
+        """A checkpoint, of a state that is the same on all ranks; and a look at what they hold."""
         state = self.loader.state_dict()
         states = [None] * dist.get_world_size()
         dist.all_gather_object(states, json.dumps(state, sort_keys=True))
         assert len(set(states)) == 1, states
+        ours = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+        assert [name for pid in ours for name in named_segments(pid)] == []
         if self.rank == 0:
             write_whole(self.folder / "checkpoint.json", state)
 

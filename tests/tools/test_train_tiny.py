@@ -27,7 +27,7 @@ from tiny_methods import METHODS, PHASES  # noqa: E402 (tools are scripts beside
 from tiny_rows import split  # noqa: E402
 from tiny_run import Run  # noqa: E402
 from tiny_settings import Settings  # noqa: E402
-from tiny_swarm import relative_utilities  # noqa: E402
+from tiny_swarm import relative_utilities, warn_of_degenerate  # noqa: E402
 from train_tiny import main, train  # noqa: E402
 
 ONLINE = ("odm", "ado", "dga", "skillit", "pike", "grape", "rnb", "aioli")
@@ -178,6 +178,15 @@ def test_aioli_probes_each_mixture_in_a_round_then_trains_by_what_it_found(corpo
         training = after[start + 5 : start + 9]
         assert training == [training[0]] * 4
         assert 0 < min(training[0]) < max(training[0]) < 1
+
+
+def test_laws_that_explain_too_little_are_told_of(corpora, capsys):
+    bench = Run(settings_of(corpora, "uniform")).bench
+    known = {"floor": np.zeros(2), "slope": np.zeros((2, 3)), "spread": np.ones(2)}
+    warn_of_degenerate(bench, algorithms.MixingLaws(error=np.array([0.3, 0.3]), **known))
+    assert capsys.readouterr().err == ""
+    warn_of_degenerate(bench, algorithms.MixingLaws(error=np.array([0.3, 0.4]), **known))
+    assert "1 of 2 laws leave more than a tenth of the variance" in capsys.readouterr().err
 
 
 def test_a_tasks_best_run_has_all_its_utility_and_its_worst_none():
@@ -349,11 +358,9 @@ def test_the_command_says_what_is_wrong_in_a_line(corpora, monkeypatch, argument
 
 def runs_on_ranks(corpora):
     """What is compared: float64, so that no difference but the order of sums is left."""
+    short = {"dtype": "float64", "steps": 12, "probe_rows": 8, "rounds": 2, "probe_steps": 1}
     return {
-        method: without_times(
-            train(settings_of(corpora, method, dtype="float64", steps=12, probe_rows=8))
-        )
-        for method in ON_RANKS
+        method: without_times(train(settings_of(corpora, method, **short))) for method in ON_RANKS
     }
 
 

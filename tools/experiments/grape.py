@@ -78,6 +78,7 @@ EXPERIMENT = Experiment(
     settings=Setting(),
     run=run,
     notes=(
+        "A failure. "
         "A first setting (mu 1, 8 probe rows) met the first line on seeds 101 and 102 (0.092, "
         "0.10) and not the second (-0.013, -0.086): the weight of code went to nothing, and "
         "Python's reference paid for it. On pilot seeds 1 and 2 a mu of 0.3 (16 probe rows) harmed "

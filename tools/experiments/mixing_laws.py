@@ -88,7 +88,10 @@ EXPERIMENT = Experiment(
     ),
     settings=Setting(),
     run=run,
-    notes=("The paper's further laws, over steps and model sizes, are not tried.",),
+    notes=(
+        "A failure by one domain of one seed: the line is on the least of four rank correlations, "
+        "each of 12 runs. The paper's further laws, over steps and model sizes, are not tried.",
+    ),
 )
 
 if __name__ == "__main__":

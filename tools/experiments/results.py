@@ -21,8 +21,9 @@ library, noise), trains byte-level models of some 0.1 million parameters through
 `set_weights` (AutoScale a table of facts, UniMax none), and compares test losses in nats per byte.
 Test texts are apart from all that weights, graph, policy or stopping saw. The success lines stood
 before the runs, settings were chosen on seeds below 100, and the seeds here were run once (with the
-library as of commit 8570c8d); where a first setting failed, its note says so. Two seeds show that
-an effect is there, not how large it is in general; nothing here was tried at scale.
+library as of commit 8570c8d; mixing_laws, olmix, utilimax, aioli, rnb, pike and grape with that of
+21 November 2026); where a first setting failed, its note says so. Two seeds show that an effect is
+there, not how large it is in general; nothing here was tried at scale.
 
 Again: the command of each table; all tables: `python tools/experiments/results.py`.
 """
