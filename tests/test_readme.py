@@ -44,7 +44,7 @@ def test_every_snippet_runs_in_the_order_of_the_page(workplace, monkeypatch):
         if language == "python":
             exec(compile(snippet, f"README.md, snippet {number}", "exec"), namespace)
         elif snippet.strip() not in SET_UP:
-            for line in snippet.strip().splitlines():
+            for line in snippet.strip().replace("\\\n", "").splitlines():
                 program, *arguments = shlex.split(line)
                 assert program == "mixstream"
                 subprocess.run(

@@ -149,13 +149,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _request_body(self):
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             parts = []
-            while size := int(self.rfile.readline().split(b";")[0], 16):
+            while size := int(self._line().split(b";")[0], 16):
                 parts.append(self.rfile.read(size))
-                self.rfile.readline()
+                self._line()
             while self.rfile.readline().strip():
                 pass
             return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        num_bytes = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(num_bytes)
+        if len(body) < num_bytes:  # storage takes no half of an object, as moto would
+            raise ConnectionResetError("the client died")
+        return body
+
+    def _line(self):
+        line = self.rfile.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionResetError("the client died")
+        return line
 
     def _upstream(self, body):
         connection = http.client.HTTPConnection(*self.proxy.upstream, timeout=30)
