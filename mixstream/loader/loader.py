@@ -41,7 +41,7 @@ from mixstream.loader.steering import Asked, opened_record
 from mixstream.mixing.adoption import OnRetired
 from mixstream.mixing.sampler import MixSampler
 from mixstream.mixing.schedule import Schedule
-from mixstream.mixing.settings import OnExhausted, Sampling
+from mixstream.mixing.settings import OnExhausted, Sampling, loader_stratum
 from mixstream.mixing.weights import WeightChange, WeightsLike
 from mixstream.runlog.replay import (
     check_corpus,
@@ -145,8 +145,8 @@ class Loader(DataLoader[Any]):
             seed=seed,
             num_canonical_nodes=num_canonical_nodes,
             sampling=sampling,
-            stratum={"stratified": batch_size * world_size, "micro_batch": batch_size}.get(
-                sampling
+            stratum=loader_stratum(
+                sampling, batch_size=batch_size, global_batch=batch_size * world_size
             ),
             shuffle=shuffle,
             shuffle_block_rows=shuffle_block_rows,

@@ -18,6 +18,7 @@ __all__ = [
     "alias_table",
     "domain_table",
     "drawn_domains",
+    "micro_batch_domains",
     "stratified_domains",
     "stratum_bounds",
     "table_domains",
@@ -69,6 +70,31 @@ def table_domains(table: DomainTable, rows: Counts, *, seed: int, stratum: int |
     first, last = int(rows[0]) // stratum, int(rows[-1]) // stratum
     words = row_words(seed, _DOMAIN_STREAM, first, last - first + 1)
     return stratified_domains(table, stratum, rows, words[rows // stratum - first])
+
+
+def micro_batch_domains(
+    table: DomainTable, rows: Counts, *, seed: int, micro_batch: int, num_nodes: int
+) -> Counts:
+    """The domains of some rows of the run, those of a micro-batch drawn as if they were one row.
+
+    For 2 canonical nodes and micro-batches of 3 rows, rows 0, 2, 4 are drawn as row 0, rows 1, 3, 5
+    as row 1, rows 6, 8, 10 as row 2.
+
+    Args:
+        table: from `domain_table` with stratum None.
+        rows: (n,) int64, n > 0, consecutive global rows.
+        seed: of the run.
+        micro_batch: rows of a micro-batch, all of one canonical node.
+        num_nodes: C.
+
+    Returns:
+        (n,) int64, indices into the domains.
+    """
+    number = rows // (num_nodes * micro_batch) * num_nodes + rows % num_nodes
+    first = int(number.min())
+    numbers = np.arange(first, int(number.max()) + 1)
+    drawn = table_domains(table, numbers, seed=seed, stratum=None)
+    return np.asarray(drawn[number - first])
 
 
 def alias_table(weights: Vector) -> AliasTable:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mixstream.arrays import ADDRESS, Addresses, Counts, Vector
 from mixstream.errors import StepError, WeightsError
 from mixstream.mixing.adoption import LayoutOfToday, OnRetired, shard_lists
-from mixstream.mixing.alias import DomainTable, domain_table, table_domains
+from mixstream.mixing.alias import DomainTable, domain_table, micro_batch_domains, table_domains
 from mixstream.mixing.changes import WeightLog
 from mixstream.mixing.draw import NO_ROWS, Draw, ordinals
 from mixstream.mixing.exhaustion import EpochLimits
@@ -467,11 +467,7 @@ class MixSampler:
         return self.settings.stratum if self.settings.sampling == "stratified" else None
 
     def _domains_by(self, table: DomainTable, rows: Counts) -> Counts:
-        """The domains of consecutive rows; those of a micro-batch are drawn as one row.
-
-        For 2 canonical nodes and micro-batches of 3 rows, rows 0, 2, 4 are drawn as row 0, rows 1,
-        3, 5 as row 1, rows 6, 8, 10 as row 2.
-        """
+        """The domains of consecutive rows."""
         drawn = self._columns_by(table, rows)
         return drawn if self._columns is None else np.asarray(self._columns[drawn])
 
@@ -481,10 +477,10 @@ class MixSampler:
         if settings.sampling != "micro_batch":
             return table_domains(table, rows, seed=settings.seed, stratum=self._exact_stratum())
         assert settings.stratum is not None, "checked with the settings"
-        num_nodes = settings.num_canonical_nodes
-        number = rows // (num_nodes * settings.stratum) * num_nodes + rows % num_nodes
-        first = int(number.min())
-        drawn = table_domains(
-            table, np.arange(first, int(number.max()) + 1), seed=settings.seed, stratum=None
+        return micro_batch_domains(
+            table,
+            rows,
+            seed=settings.seed,
+            micro_batch=settings.stratum,
+            num_nodes=settings.num_canonical_nodes,
         )
-        return np.asarray(drawn[number - first])

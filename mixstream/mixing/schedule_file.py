@@ -18,13 +18,13 @@ factors = { math = 3, code = 3 }                      # times the weights before
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from mixstream.errors import RecipeError, StepError, WeightsError
 from mixstream.mixing.schedule import RampShape, Schedule
+from mixstream.tomlfile import read_toml
 
 __all__ = ["read_schedule"]
 
@@ -52,7 +52,7 @@ def read_schedule(path: str | os.PathLike[str], *, num_steps: int | None = None)
         RecipeError: naming the file, the key and the mend.
     """
     where = str(path)
-    top = _read_toml(Path(path))
+    top = read_toml(Path(path))
     _check_keys(top, _TOP, where)
     total = top.get("num_steps") if num_steps is None else num_steps
     try:
@@ -130,17 +130,3 @@ def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str) -
         is_wrong = not isinstance(value, kinds)
         if is_wrong or (kinds == (int,) and (value < 1 or value is True)):
             raise RecipeError(f"{where}: {key!r} is {value!r}; give {wanted}.")
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        top: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no TOML: {error}.") from error
-    return top

@@ -13,10 +13,22 @@ import numpy as np
 from mixstream.arrays import Counts
 from mixstream.errors import StateError, WeightsError
 
-__all__ = ["OnExhausted", "OrderSettings", "Sampling", "checked_layout", "epoch_caps"]
+__all__ = [
+    "OnExhausted",
+    "OrderSettings",
+    "Sampling",
+    "checked_layout",
+    "epoch_caps",
+    "loader_stratum",
+]
 
 Sampling: TypeAlias = Literal["independent", "stratified", "micro_batch"]
 OnExhausted: TypeAlias = Literal["redistribute", "stop", "raise"]
+
+
+def loader_stratum(sampling: Sampling, *, batch_size: int, global_batch: int) -> int | None:
+    """Rows of a stratum where batches are made; None where rows are drawn one by one."""
+    return {"stratified": global_batch, "micro_batch": batch_size}.get(sampling)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

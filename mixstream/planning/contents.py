@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mixstream.arrays import Counts
 from mixstream.corpus.corpus import Corpus
 from mixstream.corpus.shard import MAX_SHARD_BYTES
 from mixstream.errors import RecipeError
+from mixstream.tomlfile import read_toml
 
 __all__ = ["Contents", "contents_of", "described_contents"]
 
@@ -79,7 +79,7 @@ def described_contents(text: str, *, seq_len: int | None = None) -> Contents:
         RecipeError: naming the file or the part that is wrong.
     """
     top: Mapping[str, Any] = (
-        _toml(Path(text)) if text.endswith(".toml") else {"domains": _parts(text)}
+        read_toml(Path(text)) if text.endswith(".toml") else {"domains": _parts(text)}
     )
     for key in top:
         if key not in ("seq_len", "dtype", "domains"):
@@ -154,17 +154,3 @@ def _count(value: object, where: str) -> int:
     if not (1 <= number < 2**62 and number == int(number)):
         raise RecipeError(f"{where} is {value!r}; give a whole number of at least 1, as in 1e12.")
     return value if isinstance(value, int) else int(number)
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        top: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no TOML: {error}.") from error
-    return top

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from mixstream.errors import RecipeError
-from mixstream.mixing.settings import Sampling
+from mixstream.mixing.settings import Sampling, loader_stratum
 
 __all__ = ["PlanSettings"]
 
@@ -102,7 +102,9 @@ class PlanSettings:
     @property
     def stratum(self) -> int | None:
         """Rows of a stratum, as Loader sets it."""
-        return {"stratified": self.rows_per_step, "micro_batch": self.batch_size}.get(self.sampling)
+        return loader_stratum(
+            self.sampling, batch_size=self.batch_size, global_batch=self.rows_per_step
+        )
 
 
 def _check(name: str, value: int, least: int) -> None:

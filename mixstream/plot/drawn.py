@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from mixstream.arrays import Counts, Vector
-from mixstream.mixing.alias import domain_table, table_domains
+from mixstream.mixing.alias import domain_table, micro_batch_domains, table_domains
 from mixstream.runlog import Run, drawn_counts
 
 __all__ = ["DrawnBins"]
@@ -81,19 +81,14 @@ def _counted(run: Run, parts: list[tuple[int, int, Vector]]) -> Counts:
     for first, end, weights in parts:
         table, rows = domain_table(weights, stratum), np.arange(first, end)
         if settings["sampling"] == "micro_batch":
-            number = _micro_batch(rows, settings["stratum"], settings["num_canonical_nodes"])
-            numbers = np.arange(number.min(), number.max() + 1)
-            found = table_domains(table, numbers, seed=seed, stratum=None)[number - numbers[0]]
+            found = micro_batch_domains(
+                table,
+                rows,
+                seed=seed,
+                micro_batch=settings["stratum"],
+                num_nodes=settings["num_canonical_nodes"],
+            )
         else:
             found = table_domains(table, rows, seed=seed, stratum=stratum)
         counts += np.bincount(found, minlength=counts.size)
     return counts
-
-
-def _micro_batch(rows: Counts, size: int, num_nodes: int) -> Counts:
-    """(n,) int64, the micro-batch of each row, which is drawn as if it were the row of that number.
-
-    For 2 canonical nodes and micro-batches of 3 rows, rows 0, 2, 4 are micro-batch 0, rows 1, 3, 5
-    are 1, rows 6, 8, 10 are 2: see `MixSampler`.
-    """
-    return rows // (num_nodes * size) * num_nodes + rows % num_nodes
