@@ -147,6 +147,14 @@ class RowPool:
         np.copyto(out, block, casting="safe")
         return out
 
+    def gather_mapped(self, addresses: Addresses) -> Rows | None:
+        """The (B, S) rows of B addresses; None where a shard has to be mapped for them first."""
+        if len(self._dtypes) > 1:
+            return None
+        with self._lock:
+            position, place = self._places(addresses)
+            return self._taken(position, place, 0) if self._are_mapped(addresses, place) else None
+
     def _gather_kinds(self, addresses: Addresses) -> Rows:
         """Rows of domains of several dtypes, each dtype at once, in the one that holds them all."""
         self._check_bounds(addresses)
@@ -158,23 +166,33 @@ class RowPool:
         return block
 
     def _gather(self, addresses: Addresses, kind: int) -> Rows:
-        domain = addresses["domain"]
-        # Python's own -1 is the last domain here; the comparison below refuses it.
-        try:
-            position = self._first_row.take(domain)
-        except IndexError:
-            self._check_bounds(addresses)
-            raise
-        position += addresses["row"]
-        place = self._starts.searchsorted(position, "right")
-        # One comparison says of all rows that their shard is mapped and of their domain: of
-        # bytes, because that takes 0.4 us where (a == b).all() takes 1.2.
-        if self._mapped_domain.take(place).tobytes() != domain.tobytes():
+        position, place = self._places(addresses)
+        if not self._are_mapped(addresses, place):
             self._check_bounds(addresses)
             places = np.unique(place)
             if len(places) > self._max_maps:
                 return self._gather_parts(addresses, place, kind)
             self._map(places)
+        return self._taken(position, place, kind)
+
+    def _places(self, addresses: Addresses) -> tuple[Counts, Counts]:
+        """(B,) positions, and the places of their shards in the tables."""
+        # Python's own -1 is the last domain here; the comparison below refuses it.
+        try:
+            position = self._first_row.take(addresses["domain"])
+        except IndexError:
+            self._check_bounds(addresses)
+            raise
+        position += addresses["row"]
+        return position, self._starts.searchsorted(position, "right")
+
+    def _are_mapped(self, addresses: Addresses, place: Counts) -> bool:
+        # One comparison says of all rows that their shard is mapped and of their domain: of
+        # bytes, because that takes 0.4 us where (a == b).all() takes 1.2.
+        return self._mapped_domain.take(place).tobytes() == addresses["domain"].tobytes()
+
+    def _taken(self, position: Counts, place: Counts, kind: int) -> Rows:
+        """The (B, S) rows of positions, which change, in shards that are mapped."""
         if self._last_use is not None:
             self._clock += 1
             self._last_use[place] = self._clock
@@ -188,7 +206,7 @@ class RowPool:
         if self._pitch > 1:
             return window.take(position, 0)
         rows: Rows = window[position].view(self._dtypes[kind])
-        return rows.reshape(len(addresses), self._seq_len)
+        return rows.reshape(len(position), self._seq_len)
 
     def _gather_parts(self, addresses: Addresses, place: Counts, kind: int) -> Rows:
         """Rows of more shards than may be mapped at once, so many shards at a time."""

@@ -14,7 +14,9 @@ from torch.utils.data import Sampler
 from mixstream.arrays import Addresses, Counts
 from mixstream.errors import StateError, StepError, WeightsError
 from mixstream.mixing.adoption import OnRetired
-from mixstream.mixing.sampler import Draw, Mark, MixSampler, SamplerState
+from mixstream.mixing.draw import Draw
+from mixstream.mixing.mark import Mark
+from mixstream.mixing.sampler import MixSampler, SamplerState
 from mixstream.mixing.state import check_keys
 from mixstream.mixing.weights import WeightChange, WeightsLike
 
@@ -28,7 +30,7 @@ class BatchSamplerState(TypedDict):
     sampler: SamplerState
 
 
-_MAX_ROWS_AHEAD = 4096  # at 32 rows a step, drawing so many at once costs a tenth of step by step
+_MAX_ROWS_AHEAD = 16384  # at 32 rows a step, drawing so many at once costs 1/25 of step by step
 
 
 @dataclass(slots=True)
@@ -37,8 +39,8 @@ class _Ahead:
 
     version: int
     """The sampler's, while nobody but us has moved or steered it."""
-    draw: Draw
-    """The rows of all ranks."""
+    marks: list[Mark]
+    """The place behind each batch."""
     addresses: Addresses
     """The rows of this rank."""
     num_given: int = 0
@@ -61,8 +63,8 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         rank: data-parallel rank, in [0, world_size). Tensor-, pipeline- and context-parallel peers
             give the same one.
         world_size: W, data-parallel ranks.
-        max_marks: places that are kept to go back to, O(K C) each; two more than the batches that
-            may be in flight are enough.
+        max_marks: places that are kept to go back to, O(K C) each once they are asked for; two more
+            than the batches that may be in flight are enough.
         ends_at_errors: end the iteration where the sampler raises, so that a DataLoader which draws
             ahead still delivers what is in flight; `has_next` raises then. Loader works so.
     """
@@ -115,16 +117,21 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         """This rank's (B,) addresses, step by step, until the sampler ends."""
         while True:
             try:
-                addresses = self._next_addresses()
+                ahead = self._batches_ahead()
             except WeightsError:
                 if self._ends_at_errors:
                     return
                 raise
-            if addresses is None:
+            if ahead is None:
                 return
+            number, mark = ahead.num_given, ahead.marks[ahead.num_given]
+            first = number * self._batch_size
+            addresses = ahead.addresses[first : first + self._batch_size]
+            ahead.num_given += 1
+            self.sampler.advance(mark)
             self._recent[self.step % self._max_marks] = addresses
             self.step += 1
-            self._marks[self.step] = self.sampler.mark()
+            self._marks[self.step] = mark
             if len(self._marks) > self._max_marks:
                 self.forget(next(iter(self._marks)) + 1)
             yield addresses
@@ -176,6 +183,20 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         is_known = max(self.step - self._max_marks, 0) <= step < self.step
         return self._recent[step % self._max_marks] if is_known else None
 
+    def computed(self, max_rows: int) -> Addresses:
+        """This rank's rows of the step before, and of those after it that are computed by now.
+
+        None of these is drawn: whoever changes the weights, or moves the sampler, makes others of
+        them. `version` tells.
+
+        Args:
+            max_rows: at most so many, but for the first step.
+        """
+        assert self._ahead is not None, "a step before was drawn"
+        first = (self._ahead.num_given - 1) * self._batch_size
+        num_steps = max(max_rows // self._batch_size, 1)
+        return self._ahead.addresses[first : first + num_steps * self._batch_size]
+
     def row(self, step: int) -> int:
         """The first row of a step that is drawn and not forgotten."""
         return self._mark(step).row
@@ -210,38 +231,27 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         self.step = state["step"]
         self._marks = OrderedDict({self.step: self.sampler.mark()})
 
-    def _next_addresses(self) -> Addresses | None:
-        """This rank's rows of the next global batch; None where no whole one is left."""
-        ahead = self._batches_ahead()
-        if ahead is None:
-            return None
-        num_rows = self.batch_size * self.world_size
-        given = slice(ahead.num_given * num_rows, (ahead.num_given + 1) * num_rows)
-        self.sampler.advance(Draw(*(column[given] for column in ahead.draw)))
-        first = ahead.num_given * self.batch_size
-        ahead.num_given += 1
-        return ahead.addresses[first : first + self.batch_size]
-
     def _batches_ahead(self) -> _Ahead | None:
         """The batches that come, at least one; None where no whole one is left.
 
         Drawing costs a fixed time and little for each row, so several steps are computed at once:
         twice as many each time, but one again after anybody else has moved or steered the sampler.
         """
-        num_rows = self.batch_size * self.world_size
         num_steps, ahead = 1, self._ahead
         if ahead is not None and ahead.version == self.sampler.version:
-            if ahead.num_given * num_rows < ahead.draw.domain.size:
+            if ahead.num_given < len(ahead.marks):
                 return ahead
-            num_steps = min(2 * ahead.num_given, max(_MAX_ROWS_AHEAD // num_rows, 1))
+            most = max(_MAX_ROWS_AHEAD // (self.batch_size * self.world_size), 1)
+            num_steps = min(2 * ahead.num_given, most)
         try:
             draw = self._peeked(num_steps)
         except WeightsError:  # perhaps after some whole batches
             draw = self._peeked(1)
         self._ahead = None
         if draw.domain.size > 0:
+            marks = self.sampler.marks(draw, self.batch_size * self.world_size)
             addresses = self.sampler.addresses(self._own(draw))
-            self._ahead = _Ahead(self.sampler.version, draw, addresses)
+            self._ahead = _Ahead(self.sampler.version, marks, addresses)
         return self._ahead
 
     def _peeked(self, num_steps: int) -> Draw:

@@ -86,7 +86,10 @@ class RowDataset(Dataset[Batch]):
 
     def batch(self, addresses: Addresses) -> Batch:
         """(B,) addresses -> a batch."""
-        rows = self.corpus.gather(addresses)
+        return self.batch_of(self.corpus.gather(addresses), addresses)
+
+    def batch_of(self, rows: Rows, addresses: Addresses) -> Batch:
+        """(B,) addresses, and their rows as `Corpus.gather` gives them -> a batch."""
         batch = {
             "input_ids": torch.from_numpy(rows if self._native else rows.astype(np.int64)),
             "domain_ids": torch.from_numpy(addresses["domain"].astype(np.int64)),

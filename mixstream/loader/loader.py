@@ -481,7 +481,6 @@ class Loader(DataLoader[Any]):
                     iterator = self._drawn()
                     continue
                 self._step += 1
-                self.batches.forget(self._step)
                 if self._is_synced and self._step % _CHECKED_EVERY == 0:
                     check_same_place(self._step, state_id(self.batches.state_dict(self._step)))
                 yield batch

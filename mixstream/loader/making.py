@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory as pinned
 
 from mixstream.arrays import Addresses
+from mixstream.loader.batch_sampler import MixBatchSampler
 from mixstream.loader.dataset import Batch, RowDataset
 from mixstream.loader.ring import Ring, Transformed
 
 __all__ = ["BatchMaker"]
+
+_GATHERED_BYTES = 1 << 20
+"""At most so much of rows is gathered at once, but for a batch that is larger."""
 
 
 class BatchMaker:
@@ -42,6 +46,7 @@ class BatchMaker:
         pin_memory: bool,
         seed: tuple[int, ...],
     ) -> None:
+        self._dataset, self._transform = dataset, transform
         self._make: Callable[[Addresses], Any] = dataset.batch
         if transform is not None:
             self._make = Transformed(dataset.batch, transform)
@@ -68,19 +73,40 @@ class BatchMaker:
         ring = None if self._ring is None else self._ring()
         return (0, 0.0) if ring is None else ring.waits
 
-    def batches(self, addresses: Iterable[Addresses], *, first_step: int) -> Iterator[Any]:
-        """The batches of addresses, in order; those in flight of an older iteration are given up.
+    def batches(self, addresses: MixBatchSampler, *, first_step: int) -> Iterator[Any]:
+        """The batches that are drawn next; those in flight of an older iteration are given up.
 
         Args:
-            addresses: (B,) each.
+            addresses: of each batch.
             first_step: of the first of them.
         """
         if self._num_workers == 0:
-            # torch's own loop around a dataset in this process would cost a fifth of a step
-            batches: Iterator[Any] = map(self._make, addresses)
+            batches = self._made_here(addresses)
         else:
             batches = self._running_ring().batches(addresses, first_step=first_step)
         return map(pinned, batches) if self._pins else batches
+
+    def _made_here(self, addresses: MixBatchSampler) -> Iterator[Any]:
+        """Batches made in this process when they are asked for.
+
+        Gathering costs a fixed time and little for each row, so the rows of several coming steps
+        are gathered at once where their shards are mapped, and again after a change of the weights.
+        """
+        dataset, transform, size = self._dataset, self._transform, addresses.batch_size
+        pool = dataset.corpus.pool
+        max_rows = _GATHERED_BYTES // (dataset.corpus.seq_len * dataset.corpus.dtype.itemsize)
+        sampler = addresses.sampler
+        version, rows, first = -1, None, 0
+        for own in addresses:
+            first += size
+            if rows is None or first == len(rows) or version != sampler.version:
+                version, first = sampler.version, 0
+                rows = pool.gather_mapped(addresses.computed(max_rows))
+            if rows is None:
+                batch = dataset.batch(own)
+            else:
+                batch = dataset.batch_of(rows[first : first + size], own)
+            yield batch if transform is None else transform(batch)
 
     def _running_ring(self) -> Ring:
         ring = None if self._ring is None else self._ring()

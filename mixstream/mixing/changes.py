@@ -81,7 +81,8 @@ class WeightLog:
 
     def forget(self, row: int) -> None:
         """Drops what no row from `row` on needs."""
-        del self._changes[: max(self._after(row) - 1, 0)]
+        if len(self._changes) > 1:
+            del self._changes[: max(self._after(row) - 1, 0)]
 
     def state(self, row: int) -> list[PlannedChange]:
         """The changes after a row, as JSON holds them."""

@@ -13,7 +13,7 @@ import math
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from mixstream.mixing.changes import WeightLog
 from mixstream.mixing.draw import NO_ROWS, Draw, ordinals
 from mixstream.mixing.exhaustion import EpochLimits
 from mixstream.mixing.growth import GrownOrder, Leg, row_order
+from mixstream.mixing.mark import Mark
 from mixstream.mixing.order import Block
 from mixstream.mixing.settings import (
     OnExhausted,
@@ -34,13 +35,29 @@ from mixstream.mixing.settings import (
     checked_layout,
     epoch_caps,
 )
-from mixstream.mixing.state import STATE_VERSION, Mark, RetiredDomain, SamplerState
+from mixstream.mixing.state import STATE_VERSION, RetiredDomain, SamplerState
 from mixstream.mixing.weights import WeightChange, WeightsLike, natural_weights, simplex_point
 from mixstream.rng import name_key, permuted, stream_key
 
 __all__ = ["Draw", "Mark", "MixSampler", "SamplerState"]
 
 _PROBE_STREAM = 0x50726F  # keys of the probes, apart from every other use of the seed
+
+
+class _Table(NamedTuple):
+    """What rows are drawn by, from a change of the weights on, until a domain ends."""
+
+    change: WeightChange
+    masked: NDArray[np.bool_] | None
+    """(K,) domains that are left out; None where none can end."""
+    columns: DomainTable
+    domains: Counts | None
+    """The domain of each column, -1 for one that is gone; None where they are the same."""
+
+    def is_of(self, change: WeightChange, masked: NDArray[np.bool_] | None) -> bool:
+        if self.change is not change:
+            return False
+        return masked is None or self.masked is None or bool((self.masked == masked).all())
 
 
 class MixSampler:
@@ -108,32 +125,29 @@ class MixSampler:
         first = natural_weights(self.num_rows) if weights is None else self.checked(weights)
         self.version = 0
         """Grows with every move and every change, but for `advance`."""
-        self._row = 0
-        self._counts = np.zeros_like(self._order.slices.num_rows)
+        self._here = Mark(0, np.zeros_like(self._order.slices.num_rows))
         self._log = WeightLog(0, first)
-        self._table: DomainTable | None = None
-        self._columns: Counts | None = None
-        self._masked = np.zeros(len(self.domains), dtype=bool)
+        self._table: _Table | None = None
 
     @property
     def row(self) -> int:
         """The next row of the run that is not drawn yet."""
-        return self._row
+        return self._here.row
 
     @property
     def weights(self) -> Vector:
         """(K,) float64, the weights of the next row, before exhausted domains are left out."""
-        return self._log.at(self._row).copy()
+        return self._log.at(self.row).copy()
 
     @property
     def planned(self) -> tuple[WeightChange, ...]:
         """The changes that are decided and not reached by the next row."""
-        return self._log.planned(self._row)
+        return self._log.planned(self.row)
 
     def coming_weights(self, num_changes: int) -> list[tuple[int, Vector]]:
         """(row, weights) of the next row and of the next changes, at most so many; not copied."""
-        row: int | None = self._row
-        found = [(self._row, self._log.at(self._row))]
+        row: int | None = self.row
+        found = [(self.row, self._log.at(self.row))]
         while len(found) <= num_changes:
             row = self._log.next_row(found[-1][0])
             if row is None:
@@ -144,7 +158,7 @@ class MixSampler:
     @property
     def counts(self) -> Counts:
         """(K,) int64, rows drawn of each domain."""
-        return np.asarray(self._counts.sum(axis=0))
+        return np.asarray(self._here.counts.sum(axis=0))
 
     @property
     def epochs(self) -> Vector:
@@ -166,13 +180,13 @@ class MixSampler:
     def fingerprint(self) -> str:
         """16 hex digits of the state: equal samplers draw equal rows."""
         digest = hashlib.blake2b(self._layout_digest.encode(), digest_size=8)
-        digest.update(json.dumps([asdict(self.settings), self._row], sort_keys=True).encode())
-        digest.update(self._counts.tobytes() + self.weights.tobytes())
+        digest.update(json.dumps([asdict(self.settings), self.row], sort_keys=True).encode())
+        digest.update(self._here.counts.tobytes() + self.weights.tobytes())
         for change in self.planned:
             digest.update(change.at_row.to_bytes(16, "little") + change.weights.tobytes())
-        among = [change.among for change in (self._log.change_at(self._row), *self.planned)]
+        among = [change.among for change in (self._log.change_at(self.row), *self.planned)]
         if self._legs or any(among):  # after the corpus has grown
-            digest.update(json.dumps([self._legs, among]).encode())
+            digest.update(json.dumps([self._legs, among], sort_keys=True).encode())
         return digest.hexdigest()
 
     def take(self, num_rows: int) -> Addresses:
@@ -193,30 +207,37 @@ class MixSampler:
         if num_rows < 0:
             raise ValueError(f"num_rows is {num_rows}; give at least 0.")
         self.version += 1
-        start, end = self.mark(), self._row + operator.index(num_rows)
+        start, end = self._here, self.row + operator.index(num_rows)
         parts = [NO_ROWS]
         try:
-            while self._row < end:
+            while self.row < end:
                 parts.append(self._drawn_by_one_table(end))
                 if parts[-1].domain.size == 0:
                     break
         except WeightsError:
-            self.rewind(start)
+            self._here = start
             raise
         if len(parts) == 2:
             return parts[1]
         return Draw(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def advance(self, draw: Draw) -> None:
+    def marks(self, draw: Draw, every: int) -> list[Mark]:
+        """The places after each `every` rows of a draw that begins at the next row; O(1) each.
+
+        Args:
+            draw: as `draw` gave it at this very place before a `rewind`.
+            every: rows from each mark to the next.
+        """
+        groups = self._order.groups(draw.domain, draw.node)
+        return [self._here.after(groups[:end]) for end in range(every, groups.size + 1, every)]
+
+    def advance(self, mark: Mark) -> None:
         """Moves past the next rows without drawing them again.
 
         Args:
-            draw: these rows, as `draw` gave them at this very place before a `rewind`; `version`
-                tells whether it is still the place.
+            mark: behind them, from `marks`; `version` tells whether they are still the next rows.
         """
-        np.add.at(self._counts.ravel(), self._order.groups(draw.domain, draw.node), 1)
-        self._row += draw.domain.size
-        self._table = None
+        self._here = mark
 
     def addresses(self, draw: Draw) -> Addresses:
         """The addresses of drawn rows, (n,) structured as in `take`."""
@@ -294,14 +315,14 @@ class MixSampler:
             WeightsError: not a point on the simplex, or no domain of positive weight has rows left.
             StepError: at_row is drawn already.
         """
-        at_row = self._row if at_row is None else operator.index(at_row)
-        if at_row < self._row:
+        at_row = self.row if at_row is None else operator.index(at_row)
+        if at_row < self.row:
             raise StepError(
-                f"weights for row {at_row} come too late: the rows before {self._row} are drawn. "
-                f"Plan them for row {self._row} or later."
+                f"weights for row {at_row} come too late: the rows before {self.row} are drawn. "
+                f"Plan them for row {self.row} or later."
             )
         point = self.checked(weights)
-        if self._limits is not None and not point[~self._limits.exhausted(self._counts)].any():
+        if self._limits is not None and not point[~self._limits.exhausted(self._here.counts)].any():
             raise WeightsError(
                 f"every domain of positive weight has reached its max_epochs: "
                 f"{', '.join(np.array(self.domains)[point > 0][:10])}. Give weight to another."
@@ -309,7 +330,6 @@ class MixSampler:
         change = WeightChange(at_row=at_row, weights=point, reason=reason)
         self.version += 1
         self._log.add(change)
-        self._table = None
         return replace(change, weights=point.copy())  # the caller's own, to change as it likes
 
     def checked(self, weights: WeightsLike) -> Vector:
@@ -321,8 +341,8 @@ class MixSampler:
         return simplex_point(weights, self.domains, self.num_rows, source="weights")
 
     def mark(self) -> Mark:
-        """The present place, to `rewind` to; O(K C)."""
-        return Mark(self._row, self._counts.copy())
+        """The present place, to `rewind` to."""
+        return self._here
 
     def rewind(self, mark: Mark) -> None:
         """Goes back to a place: the same rows follow, but for changes decided since.
@@ -332,7 +352,7 @@ class MixSampler:
         """
         self._log.at(mark.row)  # raises where its weights are forgotten
         self.version += 1
-        self._row, self._counts, self._table = mark.row, mark.counts.copy(), None
+        self._here = mark
 
     def forget(self, mark: Mark) -> None:
         """Drops the changes that no place from `mark` on needs."""
@@ -397,8 +417,8 @@ class MixSampler:
         if place.legs != self._legs:
             self._set_legs(place.legs)
         self.version += 1
-        self._row, self._counts, self._log = place.row, place.counts, place.log
-        self._retired, self._table = place.retired, None
+        self._here, self._log = Mark(place.row, place.counts), place.log
+        self._retired = place.retired
 
     def _set_legs(self, legs: dict[str, tuple[Leg, ...]]) -> None:
         """Lays out the rows of all domains, of which some may have grown in mid-run."""
@@ -416,60 +436,56 @@ class MixSampler:
 
     def _drawn_by_one_table(self, end: int) -> Draw:
         """The next rows up to `end`, a change of the weights, or the end of a domain."""
-        if self._table is None:
-            self._table = self._made_table()
-        if self._table is None:
+        row, counts = self.row, self._here.counts
+        table = self._table_at(row, counts)
+        if table is None:
             return NO_ROWS
-        change_row = self._log.next_row(self._row)
-        rows = np.arange(self._row, end if change_row is None else min(end, change_row))
-        settings = self.settings
-        domain = self._domains_by(self._table, rows)
-        node = rows % settings.num_canonical_nodes
+        change_row = self._log.next_row(row)
+        rows = np.arange(row, end if change_row is None else min(end, change_row))
+        domain = self._domains_by(table, rows)
+        node = rows % self.settings.num_canonical_nodes
         group = self._order.groups(domain, node)
-        counts = self._counts.ravel()
-        ordinal, groups, sizes = ordinals(group, counts)
+        ordinal, groups, sizes = ordinals(group, counts.ravel())
         if self._limits is not None:
-            allowed = self._limits.num_allowed(self._row, group, ordinal)
+            allowed = self._limits.num_allowed(row, group, ordinal)
             if allowed < rows.size:
                 domain, node, ordinal = domain[:allowed], node[:allowed], ordinal[:allowed]
                 groups, sizes = np.unique(group[:allowed], return_counts=True)
-        counts[groups] += sizes
-        self._row += domain.size
-        if self._row == change_row or self._has_ended_domain():
-            self._table = None
+        counts = counts.copy()
+        counts.ravel()[groups] += sizes
+        self._here = Mark(row + domain.size, counts)
         return Draw(domain, node, ordinal)
 
-    def _has_ended_domain(self) -> bool:
-        """Whether a domain that the present table draws may not be drawn any more."""
-        if self._limits is None:
-            return False
-        return bool((self._limits.masked(self._counts) != self._masked).any())
+    def _table_at(self, row: int, counts: Counts) -> _Table | None:
+        """The table of a row; None where no domain of positive weight is left."""
+        change = self._log.change_at(row)
+        masked = None if self._limits is None else self._limits.masked(counts)
+        table = self._table
+        if table is None or not table.is_of(change, masked):
+            table = self._table = self._made_table(change, masked)
+        return table
 
-    def _made_table(self) -> DomainTable | None:
-        """The table of the next row; None where no domain of positive weight is left."""
-        change = self._log.change_at(self._row)
-        weights = change.weights
-        if self._limits is not None:
-            self._masked = self._limits.masked(self._counts)
-            weights = np.where(self._masked, 0.0, weights)
+    def _made_table(self, change: WeightChange, masked: NDArray[np.bool_] | None) -> _Table | None:
+        weights, columns = change.weights, None
+        if masked is not None:
+            weights = np.where(masked, 0.0, weights)
             if not weights.any():
                 return None
             weights = weights / math.fsum(weights.tolist())
-        self._columns = None
         if change.among is not None:
             place = {name: index for index, name in enumerate(self.domains)}
-            self._columns = np.array([place.get(name, -1) for name in change.among])
-            weights = np.where(self._columns < 0, 0.0, weights[self._columns])
-        return domain_table(weights, self._exact_stratum())
+            columns = np.array([place.get(name, -1) for name in change.among])
+            weights = np.where(columns < 0, 0.0, weights[columns])
+        return _Table(change, masked, domain_table(weights, self._exact_stratum()), columns)
 
     def _exact_stratum(self) -> int | None:
         """Rows of a stratum that holds each domain's share."""
         return self.settings.stratum if self.settings.sampling == "stratified" else None
 
-    def _domains_by(self, table: DomainTable, rows: Counts) -> Counts:
+    def _domains_by(self, table: _Table, rows: Counts) -> Counts:
         """The domains of consecutive rows."""
-        drawn = self._columns_by(table, rows)
-        return drawn if self._columns is None else np.asarray(self._columns[drawn])
+        drawn = self._columns_by(table.columns, rows)
+        return drawn if table.domains is None else np.asarray(table.domains[drawn])
 
     def _columns_by(self, table: DomainTable, rows: Counts) -> Counts:
         """The columns of the table that consecutive rows draw."""

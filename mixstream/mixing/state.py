@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from mixstream.mixing.settings import OrderSettings
 
 __all__ = [
     "STATE_VERSION",
-    "Mark",
     "RetiredDomain",
     "SamplerState",
     "check_keys",
@@ -26,15 +25,6 @@ __all__ = [
 
 STATE_VERSION = 2
 """Version 1 does not tell the shards of each domain, so it fits the layout that it was saved on."""
-
-
-class Mark(NamedTuple):
-    """A place in the run that a sampler can go back to."""
-
-    row: int
-    """The next row of the run."""
-    counts: Counts
-    """(C, K) int64, how often each node has drawn each domain."""
 
 
 class RetiredDomain(TypedDict):

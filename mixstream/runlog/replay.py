@@ -12,8 +12,9 @@ import numpy as np
 
 from mixstream.arrays import ADDRESS, Addresses, Counts
 from mixstream.errors import StateError
+from mixstream.mixing.mark import Mark
 from mixstream.mixing.sampler import Draw, MixSampler
-from mixstream.mixing.state import Mark, SamplerState
+from mixstream.mixing.state import SamplerState
 from mixstream.runlog.events import Event, layout_of_runs
 from mixstream.runlog.growth import corpus_of
 from mixstream.runlog.run import Run, read_run
@@ -224,7 +225,7 @@ def check_corpus(run: Run, fingerprint: str) -> None:
     Raises:
         StateError: both fingerprints are named.
     """
-    wanted = corpus_of(run.start, _begins(run, run.last_row)[-1])["corpus"]
+    wanted = run.last_corpus["corpus"]
     if wanted != fingerprint:
         raise StateError(
             f"{run.path} is of a run over the corpus with fingerprint {wanted} "
@@ -339,6 +340,8 @@ def _sampler_from(run: Run, begin: Event, row: int) -> MixSampler:
             changes[event["row"]] = {
                 "at_row": event["row"], "weights": weights, "reason": event["reason"]
             }  # fmt: skip
+            if event["among"] != list(sampler.domains):
+                changes[event["row"]]["among"] = event["among"]
         elif event.get("counts") is not None and event["row"] <= row:
             place = Mark(event["row"], np.array(event["counts"], dtype=np.int64)[:, own])
     later = [changes[at_row] for at_row in sorted(changes)]

@@ -247,3 +247,16 @@ def test_a_stock_dataloader_run_resumes_from_its_count_of_steps(corpus):
     assert resumed == seen[3:]
     expected = mixstream.MixSampler(corpus.layout, seed=3).take(8)
     assert seen[0] == contents_of(corpus, expected)
+
+
+def test_the_steps_that_are_computed_are_those_that_come():
+    batches = make_batches(4, rank=1, world_size=2, weights=[0.5, 0.5, 0])
+    steps, told = [], {}
+    for step, batch in zip(range(60), batches, strict=False):
+        steps.append(batch.tolist())
+        told[step] = batches.computed(12).tolist()
+    assert all(len(found) <= 12 and found[:4] == steps[step] for step, found in told.items())
+    assert {len(found) for found in told.values()} == {4, 8, 12}
+    for step, found in told.items():
+        assert found == [row for each in steps[step:] for row in each][: len(found)] or step > 57
+    assert len(batches.computed(1)) == 4, "always this step"

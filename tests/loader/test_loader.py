@@ -816,3 +816,45 @@ def test_native_ids_are_the_same_ids_as_they_are_stored(corpus, num_workers):
         assert other["input_ids"].dtype != torch.int64
         assert torch.equal(other["input_ids"].long(), one["input_ids"])
         assert torch.equal(other["labels"], one["labels"]), "what a loss compares with stays int64"
+
+
+@pytest.mark.parametrize("asked", [{}, {"native": True}, {"labels": True, "cu_seqlens": True}])
+def test_rows_gathered_for_coming_steps_are_given_up_whenever_somebody_moves_the_order(
+    corpus, asked
+):
+    def rows(batch):
+        return [(name, value.tolist()) for name, value in batch.items()]
+
+    loader = mixstream.Loader(corpus, batch_size=3, seed=3, **asked)
+    steps, moves = random.Random(1), ["weights", "plan", "rewind"]
+    seen, drawn = [], mixstream.MixSampler(corpus.layout, seed=3)
+    for place, batch in enumerate(loader):
+        assert place == len(seen)
+        addresses = drawn.take(3)
+        seen.append(rows(batch))
+        assert seen[-1] == rows(mixstream.RowDataset(corpus, **asked).batch(addresses))
+        if place == 300:
+            break
+        if steps.random() < 0.1:
+            move = steps.choice(moves)
+            weights = weights_of(corpus, *(steps.random() for _ in range(5)))
+            if move == "weights":
+                loader.set_weights(weights)
+                drawn.set_weights(weights)
+            elif move == "plan":
+                loader.set_weights(weights, at_step=loader.step + 7)
+                drawn.set_weights(weights, at_row=drawn.row + 21)
+            else:  # a place of its own, to which it returns
+                mark = loader.batches.sampler.mark()
+                loader.batches.sampler.take(5)
+                loader.batches.sampler.rewind(mark)
+    assert drawn.state_dict() == loader.state_dict()["batches"]["sampler"]
+
+
+def test_a_gather_for_coming_steps_waits_for_no_shard_but_those_of_this_one(tmp_path):
+    rows = np.arange(64, dtype=np.uint16).reshape(64, 1) * np.ones(SEQ_LEN, np.uint16)
+    write_domain(tmp_path / "web", rows, rows_per_shard=8)
+    corpus = mixstream.open_corpus(tmp_path / "web")
+    loader = mixstream.Loader(corpus, batch_size=1, shuffle=False, shards_ahead=0)
+    for step, _ in zip(range(20), loader, strict=False):
+        assert corpus.pool.num_maps == step // 8 + 1

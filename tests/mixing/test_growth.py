@@ -138,6 +138,23 @@ def test_a_domain_that_was_not_drawn_yet_takes_its_new_shards_as_if_it_had_alway
     assert new.state_dict()["legs"] == {}
 
 
+def test_no_meaning_lies_in_the_order_of_a_states_keys():
+    def went_on(layout, state):
+        new = MixSampler(layout)
+        new.load_state_dict(state)
+        return new
+
+    layout = {"b": np.array([9]), "a": np.array([9])}
+    first = MixSampler(layout)
+    first.take(8)
+    layout = {name: np.array([9, 3]) for name in layout}
+    grown_run = went_on(layout, first.state_dict())
+    state = grown_run.state_dict()
+    assert list(state["legs"]) == ["b", "a"]
+    assert went_on(layout, through_json(state)).fingerprint == grown_run.fingerprint
+
+
+
 def test_a_cap_of_epochs_counts_the_new_rows_once_in_the_running_epoch():
     layout = {"web": np.array([4, 4]), "code": np.array([5])}
     options = {"max_epochs": {"web": 2}, "on_exhausted": "stop"}
