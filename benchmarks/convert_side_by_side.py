@@ -5,9 +5,9 @@ default tokenizer library and with the fast one (convert_peers/*.py), in a proce
 that may start two more. Seconds are CPU seconds of all its processes from the first import on, the
 least of rounds that go back and forth; the floor is ours as it comes. The wall and the peak of
 memory (PSS of all processes, ten times a second) are in the notes; on a machine that others use as
-well, the wall says little. `start` is a conversion of four documents. Ids are read back after the
-first round: all contenders must have written as many of each. Ctrl-C after that round ends the
-others, and what is there by then is told.
+well, the wall says little. `start` is a conversion of four documents; Python's byte code is kept,
+as an installed package has it. Ids are read back after the first round: all contenders must have
+written as many of each. Ctrl-C after that round ends the others, and what is there by then is told.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from convert import with_bytecode
 from convert_peers import DEFAULT, FAST, LIBRARIES, OURS, PEERS, Job
 from harness import Line, parser, report
 from install import ALL, HOME, install, python_of
@@ -73,7 +74,8 @@ class Contender:
             "convert_peers",
             json.dumps(spec, default=str),
         ]
-        return run_tree(command, env={**os.environ, **quiet(job.out.parent)})
+        scratch = job.out.parent
+        return run_tree(command, env={**with_bytecode(scratch), **quiet(scratch)})
 
 
 def quiet(scratch: Path) -> dict[str, str]:
@@ -178,7 +180,8 @@ def main() -> None:
     with report("convert_side_by_side", settings) as lines, tempfile.TemporaryDirectory() as name:
         job, little, num_mb = write_text(Path(name), megabytes)
         for each in all_of:
-            each.start = each.run(replace(job, raw=little))
+            for _ in range(2):  # the first compiles
+                each.start = each.run(replace(job, raw=little))
             print(f"  start: {each.name}: {each.start}", flush=True)
             each.found = {}
         take_turns(all_of, job, "round 0")

@@ -1,8 +1,10 @@
-"""One command reruns the page: installs the peers, asks every question, writes tables and a chart.
+"""One command reruns the page: installs the peers, asks its questions, writes tables and a chart.
 
-`python benchmarks/run.py` writes benchmarks/results, README.md and results/peers.png. `--quick`
-proves in minutes that all of it works: it installs nothing, names the peers that are not there, and
-leaves results and README.md as they are. Needs `pip install 'mixstream[bench]'`.
+`python benchmarks/run.py` writes benchmarks/results, README.md and results/peers.png, in less than
+half an hour on two cores once the peers are installed; `--all` asks what does not stand beside a
+peer, too. `--quick` proves in minutes that all of it works: it installs nothing, names the peers
+that are not there, and leaves results and README.md as they are. Needs
+`pip install 'mixstream[bench]'`.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ from install import HOME, PINNED, install
 from peers import PEERS
 
 HERE = Path(__file__).parent
-ALONE = tables.QUESTIONS  # beside their floors, without peers
+OWN = ("gather", "step", "ranks", "convert_side_by_side", "storage", "gpu")
+"""Of the questions of tables.py, those of the page."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="minutes, to see that it works")
-    arguments.add_argument("--only", nargs="*", choices=(*ALONE, *page.QUESTIONS), help="of these")
+    every = (*page.QUESTIONS, *tables.QUESTIONS)
+    arguments.add_argument("--only", nargs="*", choices=every, help="these questions")
+    arguments.add_argument("--all", action="store_true", help="every question, in some hours")
     arguments.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="which of them")
     arguments.add_argument("--home", type=Path, default=HOME, help="their environments")
     arguments.add_argument("--no-install", action="store_true", help="take what is installed")
@@ -38,7 +43,7 @@ def main() -> None:
             print(
                 f"{peer:<20} {install(peer, settings.home) or ', '.join(PINNED[peer])}", flush=True
             )
-    asked = settings.only or (*ALONE, *page.QUESTIONS)
+    asked = settings.only or (every if settings.all else (*page.QUESTIONS, *OWN))
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch) if settings.quick else HERE / "results"
         failed = [name for name in asked if not answered(name, results, settings)]
@@ -56,10 +61,15 @@ def answered(name: str, results: Path, settings: argparse.Namespace) -> bool:
     """Asks one question in a process of its own; whether it wrote its results."""
     command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(results / f"{name}.json")]
     command += ["--quick"] if settings.quick else []
+    if name == "convert_side_by_side" and settings.no_install:
+        command += ["--no-install"]
     if name in page.QUESTIONS:
         command += ["--home", str(settings.home), "--peers", *settings.peers]
     print(f"\n== {name}", flush=True)
-    return subprocess.run(command).returncode == 0
+    start = time.perf_counter()
+    code = subprocess.run(command).returncode
+    print(f"== {name}: {(time.perf_counter() - start) / 60:.1f} min", flush=True)
+    return code == 0
 
 
 if __name__ == "__main__":

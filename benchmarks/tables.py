@@ -23,7 +23,9 @@ QUESTIONS = (
     "algorithms",
     "ranks",
     "remote",
+    "remote_stock",
     "storage",
+    "gpu",
 )
 
 

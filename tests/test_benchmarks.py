@@ -33,6 +33,7 @@ except RuntimeError as error:
         "convert_side_by_side",
         "draw",
         "gather",
+        "gpu",
         "loader",
         "ranks",
         "remote",
@@ -47,6 +48,7 @@ def test_a_benchmark_runs_and_prints_each_line_that_it_writes(name, tmp_path):
     results = tmp_path / "results.json"
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--json", str(results)]
     command += ["--peers"] if name == "convert_side_by_side" else []  # ours alone, twice
+    command += ["--device", "cpu"] if name == "gpu" else []  # the same code, to see that it runs
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     printed = [line for line in run.stdout.splitlines() if "  floor " in line]

@@ -56,6 +56,7 @@ class Ours(Stream):
     def state_at(self, step: int) -> Any:
         """As if each domain had been drawn by its very weight."""
         state: Any = self.loader.state_dict()
+        del state["id"]  # of the place that it was saved at
         row = step * self.loader.batches.batch_size * self.loader.batches.world_size
         counts = (self.loader.weights * row).astype(np.int64)
         counts[0] += row - counts.sum()

@@ -27,7 +27,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "plan",
         help="simulate a run: downloads, cache, stalls, time to first batch",
         description="Runs the sampler, the prefetch and the cache's rules in simulated time. Reads "
-        "the indexes, no data; or nothing, for a corpus that is only described.",
+        "the indexes, no data; or nothing, for a corpus that is only described. The limit on "
+        "shards that a process has open (a quarter of its file descriptors, at most 4,096) is not "
+        "modelled: beyond it the one used longest ago is closed, and opened again, which costs a "
+        "download only where a small cache has evicted it. A node's ranks are taken to read as one "
+        "process.",
     )
     parser.add_argument("corpus", metavar="CORPUS", nargs="?", help="a corpus, here or remote")
     parser.add_argument(
@@ -60,9 +64,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--sampling", choices=("independent", "stratified", "micro_batch"), default="independent"
     )
     parser.add_argument(
+        "--max-epochs", type=_cap, nargs="+", metavar="[NAME=]N",
+        help="passes over each domain, or over those named; its weight then goes to the others",
+    )  # fmt: skip
+    order = parser.add_mutually_exclusive_group()
+    order.add_argument(
         "--block-rows", type=at_least(1), default=1 << 18, metavar="N",
         help="rows that are shuffled together; default: 262144",
     )  # fmt: skip
+    order.add_argument("--no-shuffle", action="store_true", help="every domain in shard order")
     parser.add_argument(
         "--draw-rows", type=_count, default=10**8, metavar="N",
         help="rows that the sampler draws, before expected counts go on; default: 1e8",
@@ -147,10 +157,27 @@ def _settings(options: argparse.Namespace, contents: Contents) -> PlanSettings:
         max_ahead=options.shards_ahead,
         seed=options.seed,
         sampling=options.sampling,
+        shuffle=not options.no_shuffle,
         shuffle_block_rows=options.block_rows,
+        max_epochs=_max_epochs(options.max_epochs),
         drawn_rows=options.draw_rows,
         simulated_nodes=options.simulate_nodes,
     )
+
+
+def _max_epochs(caps: list[tuple[str, int]] | None) -> int | dict[str, int] | None:
+    """A cap for all domains has no name."""
+    if caps is None:
+        return None
+    if len(caps) == 1 and not caps[0][0]:
+        return caps[0][1]
+    by_name = dict(caps)
+    if "" in by_name or len(by_name) < len(caps):
+        raise RecipeError(
+            f"--max-epochs is {', '.join(f'{name}={cap}'.lstrip('=') for name, cap in caps)}; give "
+            f"one number for all domains, or one NAME=N for each that has a limit."
+        )
+    return by_name
 
 
 def plan_text(plan: Plan) -> str:
@@ -215,6 +242,17 @@ def _count(text: str) -> int:
     if not (1 <= number < 2**62 and number == int(number)):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1, as in 1e5")
     return int(number)
+
+
+def _cap(text: str) -> tuple[str, int]:
+    """A type of argument: ("", 3) for 3 and ("web", 3) for web=3."""
+    name, _, number = text.rpartition("=")
+    try:
+        return name, _count(number)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not N or NAME=N, as in 1 or web=4"
+        ) from error
 
 
 def _positive(text: str) -> float:

@@ -93,8 +93,17 @@ def _print_rows(
     for step, row, (domain, number) in lines:
         print(step, row, names[domain], number, sep="\t")
         if corpus is not None and tokenizer is not None:
-            _print_origins(corpus, names[domain], number)
-            print(tokenizer.decode(corpus.row(domain, number).astype(np.uint32)), end="\n\n")
+            _print_text(corpus, tokenizer, names[domain], number)
+            print()
+
+
+def _print_text(corpus: Corpus, tokenizer: Tokenizer, domain: str, row: int) -> None:
+    """What a row says, and where that came from; of a domain that is there."""
+    if row >= dict(zip(corpus.domains, corpus.num_rows, strict=True)).get(domain, 0):
+        print(f"(domain {domain!r} has no such row in the corpus that is given)")
+        return
+    _print_origins(corpus, domain, row)
+    print(tokenizer.decode(corpus.row(domain, row).astype(np.uint32)))
 
 
 def _print_origins(corpus: Corpus, domain: str, row: int) -> None:
@@ -116,12 +125,12 @@ def _print_sightings(found: Run, options: argparse.Namespace) -> None:
     for row, step in zip(seen.rows.tolist(), seen.steps.tolist(), strict=True):
         print(step, row, domain, number, sep="\t")
     corpus, tokenizer = _corpus(found, options)
-    if corpus is not None and tokenizer is not None and options.text:
-        print(tokenizer.decode(corpus.row(domain, int(number)).astype(np.uint32)))
+    if corpus is not None and tokenizer is not None:
+        _print_text(corpus, tokenizer, domain, int(number))
 
 
 def _corpus(found: Run, options: argparse.Namespace) -> tuple[Corpus | None, Tokenizer | None]:
-    """The corpus, which must be the run's, and what decodes it."""
+    """The corpus, which must be one that the run read, and what decodes it."""
     if options.corpus is None:
         return None, None
     from mixstream.cli.inspect import _tokenizer as corpus_tokenizer
@@ -129,7 +138,8 @@ def _corpus(found: Run, options: argparse.Namespace) -> tuple[Corpus | None, Tok
     from mixstream.runlog.replay import check_corpus
 
     corpus = open_corpus(options.corpus)
-    check_corpus(found, corpus.fingerprint)
+    if corpus.fingerprint not in [each["corpus"] for each in found.corpora]:
+        check_corpus(found, corpus.fingerprint)
     if not options.text:
         return corpus, None
     tokenizer = corpus_tokenizer(corpus, options.tokenizer, options.end_of_text)

@@ -48,11 +48,18 @@ def best_fit_bins(sizes: Counts, capacity: int) -> Counts:
     """
     bins_of_room: dict[int, array[int]] = {}
     rooms = 0  # bit r is set while bins with room for r more stand open
-    num_bins = 0
-    chosen = array("q")  # the bin of each item, items from the largest on
     counts = np.bincount(sizes, minlength=1)
-    for size in np.flatnonzero(counts)[::-1].tolist():
-        left = int(counts[size])
+    num_bins = int(counts[capacity // 2 + 1 :].sum())
+    chosen = array("q", range(num_bins))  # the bin of each item, items from the largest on
+    placed = 0
+    present = np.flatnonzero(counts)[::-1]
+    for size, left in zip(present.tolist(), counts[present].tolist(), strict=True):
+        if 2 * size > capacity:  # no two of them share a bin
+            if size < capacity:
+                bins_of_room[capacity - size] = chosen[placed : placed + left]
+                rooms |= 1 << capacity - size
+            placed += left
+            continue
         while left:
             wide_enough = rooms >> size
             if wide_enough:
@@ -64,17 +71,22 @@ def best_fit_bins(sizes: Counts, capacity: int) -> Counts:
                 num_bins += num_new
                 rooms |= 1 << room
             each = min(left, 1 if size == 1 else room // size)
-            taken = bins[: left // each]
-            del bins[: len(taken)]
-            if not bins:
+            if len(bins) <= left // each:
+                taken = bins
                 del bins_of_room[room]
                 rooms ^= 1 << room
-            chosen.extend(taken * each)
+            else:
+                taken = bins[: left // each]
+                del bins[: len(taken)]
+            chosen.extend(taken if each == 1 else taken * each)
             left -= len(taken) * each
             after = room - each * size
             if after and size > 1:
-                bins_of_room.setdefault(after, array("q")).extend(taken)
-                rooms |= 1 << after
+                if after in bins_of_room:
+                    bins_of_room[after].extend(taken)
+                else:
+                    bins_of_room[after] = taken
+                    rooms |= 1 << after
     result = np.empty(len(sizes), np.int64)
     result[_stable_order(capacity - sizes)] = np.frombuffer(chosen, np.int64)
     return result

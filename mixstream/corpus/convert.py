@@ -105,8 +105,9 @@ def convert(
             memory and mix documents from further apart.
         bos: put the tokenizer's beginning-of-text id before each document. Its end-of-text id
             always follows, for from it alone a reader knows where a document ends.
-        workers: processes at most, which share the cores: a fast tokenizer has two or more in each,
-            so that two cores run one process. The result does not depend on it.
+        workers: processes at most, which share the cores: with a fast tokenizer each has two or
+            more (one of them reads and packs), so that two cores run one process. The result does
+            not depend on it.
         memory: bytes that all processes may take together, whatever the documents; fewer workers
             run where that asks for it. Three quarters of the machine's, or of the container's, if
             not given. The result does not depend on it.

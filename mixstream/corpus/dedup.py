@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from mixstream.arrays import Counts, Words
 from mixstream.corpus.document_batches import document_batches, made_ahead
 from mixstream.corpus.engines import Tell
-from mixstream.corpus.files import Meter
+from mixstream.corpus.file_bytes import Meter
 from mixstream.corpus.jsonfile import Json, read_object, write_json
 from mixstream.corpus.plan import Unit
 from mixstream.corpus.recipe import RowSettings

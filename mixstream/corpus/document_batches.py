@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixstream.arrays import Counts
-from mixstream.corpus.files import Meter
+from mixstream.corpus.file_bytes import Meter
 from mixstream.corpus.plan import Unit
 from mixstream.corpus.recipe import RowSettings
-from mixstream.corpus.records import BadRecord, TextBatch, place
+from mixstream.corpus.records import BadRecord, Text, TextBatch, place
 from mixstream.corpus.sources import bad_document, num_lines_before, read_batches
 from mixstream.errors import RecipeError
 
 __all__ = ["DocumentBatch", "document_batches", "made_ahead"]
 
 _BATCH_BYTES = 2**20
-"""Text that is tokenized at a time: large enough for the tokenizer's threads, small in memory."""
+"""About the text that is tokenized at a time: large enough for threads, small in memory."""
 
 Item = TypeVar("Item")
 
@@ -32,12 +32,11 @@ class DocumentBatch:
 
     names_documents: bool = False
     """Whether anybody asks what records are called."""
-    texts: list[bytes] = field(default_factory=list)
-    """Each valid UTF-8 and not empty."""
+    texts: list[Text] = field(default_factory=list)
     bad: list[tuple[int, BadRecord]] = field(default_factory=list)
     """Documents that give no text: file part of the unit, and record counted in that part."""
-    num_bytes: int = 0
-    """Of the texts."""
+    size: int = 0
+    """Of the texts, in bytes or characters: no more than about right."""
     ids: list[str | None] = field(default_factory=list)
     """What each text's record is called, if anybody asks; else empty."""
     _origins: list[tuple[int, int, Sequence[int]]] = field(default_factory=list)
@@ -45,7 +44,7 @@ class DocumentBatch:
     def add(self, part: int, before: int, found: TextBatch) -> None:
         """Takes over what stands in a file part after so many records."""
         self.texts += found.texts
-        self.num_bytes += sum(map(len, found.texts))
+        self.size += sum(map(len, found.texts))
         if found.ids is not None:
             self.ids += found.ids
         elif self.names_documents:
@@ -102,7 +101,7 @@ def document_batches(
                 found = _without_repeats(found, repeats[first:num_texts])
             batch.add(number, before, found)
             before += found.num_records
-            if batch.num_bytes >= _BATCH_BYTES or len(batch.bad) >= _BATCH_BYTES // 64:
+            if batch.size >= _BATCH_BYTES or len(batch.bad) >= _BATCH_BYTES // 64:
                 yield batch
                 batch = DocumentBatch(names)
         num_records.append(before)

@@ -8,13 +8,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +19,9 @@ from mixstream.arrays import Counts
 from mixstream.corpus.machine import num_cores
 from mixstream.corpus.tokenizers.vocabulary import limit_threads
 from mixstream.errors import RecipeError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 __all__ = ["Tell", "run_all"]
 
@@ -65,6 +65,9 @@ def run_all(
             f"the work cannot be sent to worker processes ({error}); define the tokenizer's class "
             f"in a file that can be imported, without open files or locks in it, or take workers=1."
         ) from error
+    from concurrent.futures import ProcessPoolExecutor  # which one process need not import
+    from multiprocessing import get_context
+
     context = get_context("spawn")
     alive, parent_end = context.Pipe(duplex=False)
     num_processes = min(workers, len(tasks))
@@ -82,7 +85,7 @@ def run_all(
                 pool.submit(_run_in_worker, number, task): task for number, task in enumerate(tasks)
             }
         yield from _as_they_end(tasks_of, counts, on_counts)
-    except BrokenProcessPool as error:
+    except BrokenExecutor as error:
         raise RecipeError(
             f"one of {workers} worker processes died, perhaps killed for want of memory. What is "
             f"finished is kept: run the same again, with fewer workers or a smaller "

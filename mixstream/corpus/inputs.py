@@ -13,7 +13,8 @@ from typing import TypeAlias
 import xxhash
 
 from mixstream.corpus.domain_files import DomainFiles
-from mixstream.corpus.files import RawFile, read_bytes
+from mixstream.corpus.file_bytes import read_bytes
+from mixstream.corpus.files import RawFile
 from mixstream.corpus.jsonfile import Json, read_object, wanted, write_json
 from mixstream.corpus.plan import file_status
 from mixstream.corpus.remote_file import RemoteFile

@@ -1,4 +1,4 @@
-r"""Chunks of a jsonl file -> its texts as UTF-8, and the reason for every line that gives none.
+r"""Chunks of a jsonl file -> its texts, and the reason for every line that gives none.
 
 A block of lines is read at once and without a question asked; where any of its lines is not just a
 record with a text, each of them is looked at by itself. Lines end at "\n" alone, blank lines are no
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import orjson
 
-from mixstream.corpus.records import BadRecord, TextBatch, document_id, too_long, utf8_fault
+from mixstream.corpus.records import BadRecord, Text, TextBatch, document_id, too_long, utf8_fault
 
 __all__ = ["jsonl_batches"]
+
+_LONG_TEXT = 2**20
+"""Characters of a text that is held as UTF-8: one emoji makes a str of four bytes a character."""
 
 _Fault: TypeAlias = tuple[str, str]
 """A reason and what was found, for people."""
@@ -37,11 +41,11 @@ def jsonl_batches(
             yield TextBatch([], [], [too_long(1, block, max_document_bytes)], 1)
             continue
         if id_field is None:
-            texts, ids = _plain_texts(block, text_field), None
+            texts, ids = _plain_texts(map(orjson.loads, block), text_field), None
         else:
             texts, ids = _plain_texts_and_ids(block, text_field, id_field)
         if texts is not None and max(map(len, block)) <= max_document_bytes:
-            yield TextBatch(texts, range(1, len(block) + 1), [], len(block), ids)
+            yield TextBatch(_narrow(texts), range(1, len(block) + 1), [], len(block), ids)
         else:
             yield _examined(block, text_field, max_document_bytes, id_field)
 
@@ -76,32 +80,39 @@ def _blocks(chunks: Iterable[bytes], max_bytes: int) -> Iterator[list[bytes] | i
         yield [b"".join(held)]
 
 
-def _plain_texts(lines: Sequence[bytes], text_field: str) -> list[bytes] | None:
-    """The texts, if every line is an object with a string of at least one character."""
+def _narrow(texts: list[str]) -> Sequence[Text]:
+    """The same texts, long ones as UTF-8."""
+    if max(map(len, texts), default=0) <= _LONG_TEXT:
+        return texts
+    return [text.encode("utf-8") if len(text) > _LONG_TEXT else text for text in texts]
+
+
+def _plain_texts(records: Iterable[Any], text_field: str) -> list[str] | None:
+    """The texts, if every record is an object with a string of at least one character."""
     try:
-        texts = [orjson.loads(line)[text_field].encode() for line in lines]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        texts = list(map(itemgetter(text_field), records))
+    except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    return texts if all(texts) else None
+    return texts if all(texts) and set(map(type, texts)) == {str} else None
 
 
 def _plain_texts_and_ids(
     lines: Sequence[bytes], text_field: str, id_field: str
-) -> tuple[list[bytes] | None, list[str | None]]:
+) -> tuple[list[str] | None, list[str | None]]:
     """The same, and what each record is called."""
     try:
-        objects = [orjson.loads(line) for line in lines]
-        texts = [each[text_field].encode() for each in objects]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        records = list(map(orjson.loads, lines))
+    except orjson.JSONDecodeError:
         return None, []
-    return texts if all(texts) else None, [document_id(each.get(id_field)) for each in objects]
+    texts = _plain_texts(records, text_field)
+    return texts, [] if texts is None else [document_id(each.get(id_field)) for each in records]
 
 
 def _examined(
     lines: Sequence[bytes], text_field: str, max_bytes: int, id_field: str | None
 ) -> TextBatch:
     """Each line by itself."""
-    texts: list[bytes] = []
+    texts: list[str] = []
     ids: list[str | None] = []
     records: list[int] = []
     bad: list[BadRecord] = []
@@ -110,7 +121,7 @@ def _examined(
             bad.append(too_long(record, len(line), max_bytes))
         elif line.strip(b" \t\r"):
             text = _text(line, text_field)
-            if isinstance(text, bytes):
+            if isinstance(text, str):
                 texts.append(text)
                 records.append(record)
                 if id_field is not None:
@@ -118,7 +129,7 @@ def _examined(
                     ids.append(document_id(named.get(id_field)))
             else:
                 bad.append(BadRecord(record, *text))
-    return TextBatch(texts, records, bad, len(lines), None if id_field is None else ids)
+    return TextBatch(_narrow(texts), records, bad, len(lines), None if id_field is None else ids)
 
 
 def _int_or_none(digits: str) -> int | None:
@@ -126,16 +137,15 @@ def _int_or_none(digits: str) -> int | None:
     return int(digits) if len(digits) <= 20 else None
 
 
-def _text(line: bytes, text_field: str) -> bytes | _Fault:
+def _text(line: bytes, text_field: str) -> str | _Fault:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         return _lenient_text(line, text_field)
-    text = _text_of(record, text_field)
-    return text.encode() if isinstance(text, str) else text
+    return _text_of(record, text_field)
 
 
-def _lenient_text(line: bytes, text_field: str) -> bytes | _Fault:
+def _lenient_text(line: bytes, text_field: str) -> str | _Fault:
     """Python's own reader takes lines that orjson does not: NaN, escapes of lone surrogates."""
     try:
         # parse_int: Python makes no int of more than 4,300 digits; no number is a text anyway
@@ -151,9 +161,10 @@ def _lenient_text(line: bytes, text_field: str) -> bytes | _Fault:
     if not isinstance(text, str):
         return text
     try:
-        return text.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         return "lone_surrogate", f"\\u{ord(text[error.start]):04x} at character {error.start:,}"
+    return text
 
 
 def _text_of(record: object, text_field: str) -> str | _Fault:

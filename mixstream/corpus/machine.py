@@ -21,8 +21,10 @@ def num_cores() -> int:
 def processes_and_threads(workers: int, num_tasks: int) -> tuple[int, int]:
     """How many processes run tasks whose tokenizer takes threads, and how many threads each.
 
-    A process costs 0.5 s of a core before it encodes anything, so each gets two threads or more;
-    beyond, the part that one thread does (reading, packing) would hold them up.
+    A process costs 0.5 s of a core before it encodes anything, so each gets two cores or more. One
+    of them is left to reading and packing, which take about half as long as a fast tokenizer does:
+    a second thread of it would learn all words once more and finish no sooner
+    (benchmarks/convert.py).
 
     Args:
         workers: processes that were asked for, >= 1.
@@ -30,7 +32,7 @@ def processes_and_threads(workers: int, num_tasks: int) -> tuple[int, int]:
     """
     cores = num_cores()
     processes = max(1, min(workers, num_tasks, cores // 2))
-    return processes, max(1, cores // processes)
+    return processes, max(1, cores // processes - 1)
 
 
 def memory_bytes(cgroup: Path = _CGROUP, process: Path = _PROCESS) -> int:

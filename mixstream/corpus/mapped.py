@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -50,7 +51,7 @@ class MappedShards:
             raise ValueError(f"on_bad_shard is {on_bad_shard!r}; choose 'raise' or 'skip'.")
         self.domains, self.store, self.on_bad_shard = tuple(domains), store, on_bad_shard
         self._seq_len = seq_len
-        self._cached: dict[tuple[int, int], Path] = {}
+        self._cached: dict[tuple[int, int], str] = {}
 
     def rows(self, domain: int, shard: int) -> NDArray[np.uint8]:
         """The rows of a shard as (n, row_bytes) bytes, read-only; at least as many as it has."""
@@ -71,10 +72,15 @@ class MappedShards:
         index = self.domains[domain].index
         self.store.expect(index.folder, index.entry(shard), when)
 
+    def evicts(self, domain: int, shard: int) -> bool:
+        """Whether a shard belongs into the cache, from which it may go at any time."""
+        index = self.domains[domain].index
+        return self.store.evicts(index.folder, index.entry(shard))
+
     def is_evicted(self, domain: int, shard: int) -> bool:
         """Whether the file of a mapped shard has gone from the cache: its map keeps its bytes."""
         path = self._cached.get((domain, shard))
-        return path is not None and not path.exists()
+        return path is not None and not os.path.exists(path)  # a third of what Path.exists takes
 
     @property
     def may_be_evicted(self) -> bool:
@@ -133,6 +139,6 @@ class MappedShards:
                     raise
                 continue
             if self.store.evicts(index.folder, entry):
-                self._cached[domain, shard] = path
+                self._cached[domain, shard] = str(path)
             return rows
         raise AssertionError("the last turn returns or raises")

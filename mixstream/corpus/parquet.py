@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from mixstream.corpus.files import Meter, RawFile, described, read_pieces, shown
+from mixstream.corpus.file_bytes import Meter, described, read_pieces
+from mixstream.corpus.files import RawFile, shown
 from mixstream.corpus.records import BadRecord, TextBatch, document_id, too_long, utf8_fault
 from mixstream.errors import SourceError
 

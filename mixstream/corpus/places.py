@@ -1,6 +1,6 @@
 """Lengths of documents -> where a packer puts each piece of them: row, column, length.
 
-A packer tells this to whoever asks (`on_places` of open_packer); provenance.py writes it down.
+A packer tells this to whoever asks (`on_places` of packing.RowForm); provenance.py writes it down.
 """
 
 from __future__ import annotations

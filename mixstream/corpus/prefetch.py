@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -251,12 +252,17 @@ class Prefetcher:
             else:
                 self._bring(*shard)
 
+    def _may_go(self, domain: int, shard: int) -> AbstractContextManager[None]:
+        """What is evicted as soon as it is here is no failure: its reader fetches it again."""
+        return suppress(FileNotFoundError) if self._shards.evicts(domain, shard) else nullcontext()
+
     def _bring(self, domain: int, shard: int) -> None:
         is_brought = True
         try:
             path = self._shards.near(domain, shard)
-            if not is_in_memory(path):
-                read_ahead(path)
+            with self._may_go(domain, shard):
+                if not is_in_memory(path):
+                    read_ahead(path)
         except OSError as error:  # a ShardError, or a file that has gone
             is_brought = False
             _LOG.warning("cannot fetch ahead: %s", error)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from mixstream.corpus.domain_files import DomainFiles, domain_files, pattern_list
 from mixstream.corpus.files import shown
-from mixstream.corpus.packing import DEFAULT_WINDOW_TOKENS, open_packer
+from mixstream.corpus.packing import DEFAULT_WINDOW_TOKENS, RowForm, open_packer
 from mixstream.corpus.remote import is_remote
 from mixstream.corpus.shard import MAX_SHARD_BYTES
 from mixstream.corpus.tokenizers import Tokenizer
@@ -76,7 +76,7 @@ class RowSettings:
         if self.packing == "best_fit" and self.packing_window is None:
             object.__setattr__(self, "packing_window", DEFAULT_WINDOW_TOKENS)
         window = self.packing_window
-        open_packer(self.packing, self.seq_len, tokenizer.end_id, window_tokens=window)
+        open_packer(self.packing, RowForm(self.seq_len, tokenizer.end_id), window_tokens=window)
         if self.bos_id == tokenizer.end_id:
             raise RecipeError(
                 f"tokenizer {tokenizer.name!r} has one id, {self.bos_id}, for the beginning and "

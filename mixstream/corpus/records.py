@@ -1,9 +1,10 @@
-"""What readers give: texts as UTF-8 in batches, each with the number of the record it stood in."""
+"""What readers give: texts in batches, each with the number of the record it stood in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mixstream.corpus.files import RawFile, shown
 
@@ -11,8 +12,10 @@ __all__ = [
     "REASONS",
     "BadRecord",
     "FilePart",
+    "Text",
     "TextBatch",
     "document_id",
+    "num_utf8_bytes",
     "place",
     "too_long",
     "utf8_fault",
@@ -60,12 +63,16 @@ class BadRecord:
     """What was found there, for people."""
 
 
+Text: TypeAlias = str | bytes
+"""A text as its reader comes by it, so that none is copied in vain: never empty, and valid UTF-8 or
+a str that UTF-8 can hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextBatch:
     """The next records of a file part: lines of jsonl, values of parquet, or a whole text file."""
 
-    texts: list[bytes]
-    """Each valid UTF-8 and not empty."""
+    texts: Sequence[Text]
     records: Sequence[int]
     """The number of each text's record, from 1 on in this batch."""
     bad: list[BadRecord]
@@ -74,6 +81,11 @@ class TextBatch:
     """How many records of the part this batch goes past."""
     ids: Sequence[str | None] | None = None
     """What each text's record is called; None where nobody asked."""
+
+
+def num_utf8_bytes(text: Text) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode("utf-8"))
 
 
 def place(path: RawFile, record: int) -> str:

@@ -35,5 +35,6 @@ def _of_domain(recipe: Recipe, name: str) -> list[bytes]:
                 max_document_bytes=settings.max_document_bytes,
             ):
                 if batch.texts:
-                    return batch.texts[:: max(1, len(batch.texts) // DOCUMENTS_PER_DOMAIN)]
+                    some = batch.texts[:: max(1, len(batch.texts) // DOCUMENTS_PER_DOMAIN)]
+                    return [each.encode() if isinstance(each, str) else each for each in some]
     return []

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
-import zstandard
 from numpy.typing import DTypeLike, NDArray
 
 from mixstream.arrays import Rows
@@ -176,6 +175,8 @@ def write_shard(
         return ShardEntry(num_rows=num_rows, raw=raw, columns=columns)
     if compression != "zstd" or not 1 <= level <= 22:
         raise ShardError(f"compression {compression!r} at level {level}; choose zstd, 1 to 22")
+    import zstandard
+
     packer = zstandard.ZstdCompressor(level=level).compressobj(size=raw.num_bytes)
     packed = packer.compress(header) + packer.compress(body) + packer.flush()
     zip_path = path.with_name(path.name + ".zst")

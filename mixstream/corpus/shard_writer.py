@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -17,7 +16,7 @@ __all__ = ["ShardWriter", "shard_name"]
 
 
 class ShardWriter:
-    """Rows in, shards of `rows_per_shard` rows out; a context, at whose end nothing runs any more.
+    """Rows in, shards of `rows_per_shard` rows out; nothing runs any more once it is closed.
 
     One shard is written by a thread of its own while the next is filled: hashing, compression and
     the wait for the disk need no Python. Never more than two are in memory.
@@ -35,15 +34,8 @@ class ShardWriter:
         self.padding = 0
         """Ids of the written rows that are padding, counted in the rows themselves."""
 
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Waits for what is being written."""
         self._thread.shutdown()
 
     def add(self, rows: Rows) -> None:

@@ -13,23 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mixstream.corpus.files import (
-    FileKind,
-    Meter,
-    RawFile,
-    described,
-    file_kind,
-    list_files,
-    read_bytes,
-    read_lines_within,
-    shown,
-)
+from mixstream.corpus.file_bytes import Meter, described, read_bytes, read_lines_within
+from mixstream.corpus.files import FileKind, RawFile, file_kind, list_files, shown
 from mixstream.corpus.jsonl import jsonl_batches
 from mixstream.corpus.parquet import parquet_batches
 from mixstream.corpus.records import (
     REASONS,
     BadRecord,
     FilePart,
+    Text,
     TextBatch,
     place,
     too_long,
@@ -107,14 +99,14 @@ def _one_by_one(
     before = 0
     for batch in batches:
         good = zip(batch.records, batch.texts, strict=True)
-        found: list[tuple[int, bytes | BadRecord]] = [
+        found: list[tuple[int, Text | BadRecord]] = [
             *good,
             *((bad.record, bad) for bad in batch.bad),
         ]
         for record, what in sorted(found, key=lambda pair: pair[0]):
             source = place(path, before + record)
-            if isinstance(what, bytes):
-                yield Document(what.decode("utf-8"), source)
+            if isinstance(what, str | bytes):
+                yield Document(what if isinstance(what, str) else what.decode("utf-8"), source)
             elif is_strict:
                 raise bad_document(what, source)
             else:

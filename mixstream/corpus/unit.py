@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from mixstream.arrays import Counts, Tokens
 from mixstream.corpus.document_batches import DocumentBatch, document_batches, made_ahead
 from mixstream.corpus.engines import Tell
-from mixstream.corpus.files import Meter
+from mixstream.corpus.file_bytes import Meter
 from mixstream.corpus.index import index_json, read_index
 from mixstream.corpus.jsonfile import write_json
-from mixstream.corpus.packing import open_packer
+from mixstream.corpus.packing import RowForm, open_packer
 from mixstream.corpus.plan import Unit
 from mixstream.corpus.provenance import PROVENANCE, PieceWriter
 from mixstream.corpus.recipe import RowSettings
+from mixstream.corpus.records import Text, num_utf8_bytes
 from mixstream.corpus.shard import ShardEntry
 from mixstream.corpus.shard_writer import ShardWriter
 from mixstream.corpus.tokenizers import Tokenizer, encoded, with_special_ids
@@ -102,27 +103,24 @@ def run_unit(
     tokenizer, meter, tally = settings.tokenizer, Meter(), _Tally()
     batches = document_batches(unit, settings, meter, tally.records, repeats)
     with ExitStack() as stack:
-        writer = stack.enter_context(ShardWriter(folder, settings))
+        writer = stack.enter_context(closing(ShardWriter(folder, settings)))
         pieces = (
             stack.enter_context(PieceWriter(folder / PROVENANCE)) if settings.provenance else None
         )
-        packer = open_packer(
-            settings.packing,
-            settings.seq_len,
-            tokenizer.end_id,
-            window_tokens=settings.packing_window,
-            dtype=settings.dtype,
-            on_places=None if pieces is None else pieces.add_places,
-        )
+        on_places = None if pieces is None else pieces.add_places
+        form = RowForm(settings.seq_len, tokenizer.end_id, settings.dtype, on_places)
+        packer = open_packer(settings.packing, form, window_tokens=settings.packing_window)
         for batch in stack.enter_context(closing(made_ahead(batches))):
             ids, lengths = _checked_ids(tokenizer, batch.texts)
             tally.count(batch, lengths)
             if pieces is not None:
                 _name_documents(pieces, batch, lengths)
             del batch
-            ids, lengths = with_special_ids(ids, lengths, settings.bos_id, eos_id=tokenizer.end_id)
-            tally.tokens += len(ids)
-            for rows in packer.pack(ids, lengths):
+            ended, lengths = with_special_ids(
+                ids, lengths, settings.bos_id, eos_id=tokenizer.end_id, room=packer.room
+            )
+            tally.tokens += len(ended)
+            for rows in packer.pack(ended, lengths):
                 writer.add(rows)
             if tell is not None:
                 tell(meter.num_bytes, tally.documents, tally.tokens)
@@ -169,9 +167,9 @@ class _Tally:
             self._drop(bad.reason, (part, bad.record, bad.detail))
         without = np.flatnonzero(lengths == 0)
         self.documents += len(lengths) - len(without)
-        self.text_bytes += batch.num_bytes
+        self.text_bytes += sum(map(num_utf8_bytes, batch.texts))
         if len(without):
-            self.text_bytes -= sum(len(batch.texts[number]) for number in without.tolist())
+            self.text_bytes -= sum(num_utf8_bytes(batch.texts[i]) for i in without.tolist())
             for part, record in batch.origins()[without].tolist():
                 self._drop("no_tokens", (part, record, ""))
 
@@ -205,7 +203,7 @@ def _name_documents(pieces: PieceWriter, batch: DocumentBatch, lengths: Counts) 
     pieces.add_documents(batch.origins()[kept], [batch.ids[number] for number in kept.tolist()])
 
 
-def _checked_ids(tokenizer: Tokenizer, texts: Sequence[bytes]) -> tuple[Tokens, Counts]:
+def _checked_ids(tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[Tokens, Counts]:
     """(T,) ids and (n,) int64 counts of the texts, special ids apart."""
     ids, lengths = encoded(tokenizer, texts)
     _check_ids(tokenizer, ids, lengths, len(texts))

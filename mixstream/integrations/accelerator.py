@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from mixstream.errors import StateError
+from mixstream.integrations.stateful import StatefulLoader
 from mixstream.loader import Loader
+from mixstream.mixing.adoption import OnRetired
 
 __all__ = ["prepare_loader"]
 
@@ -22,7 +24,11 @@ class _Accelerator(Protocol):
 
 
 def prepare_loader(
-    accelerator: _Accelerator, loader: AnyLoader, *, data_parallel_size: int | None = None
+    accelerator: _Accelerator,
+    loader: AnyLoader,
+    *,
+    data_parallel_size: int | None = None,
+    on_retired: OnRetired = "raise",
 ) -> AnyLoader:
     """Use it in place of `accelerator.prepare(loader)`, which would shard the batches again.
 
@@ -35,6 +41,8 @@ def prepare_loader(
         accelerator: an accelerate.Accelerator.
         loader: made after the Accelerator, so that it knows its rank.
         data_parallel_size: ranks that read different rows; None means all processes.
+        on_retired: where a checkpoint has a positive weight for a domain that the corpus has lost:
+            "raise", or "redistribute" the weight to the others; see Loader.load_state_dict.
 
     Raises:
         StateError: the loader was made for another number of ranks.
@@ -48,5 +56,5 @@ def prepare_loader(
         )
     # Accelerate's own mark of what it has wrapped already; DataLoader has no such attribute
     loader._is_accelerate_prepared = True
-    accelerator.register_for_checkpointing(loader)
+    accelerator.register_for_checkpointing(StatefulLoader(loader, on_retired=on_retired))
     return loader

@@ -12,6 +12,7 @@ from mixstream.integrations.mixture_log import MixtureLog
 from mixstream.integrations.steering import Steer, apply_steer
 from mixstream.loader import Loader
 from mixstream.loader.dataset import IGNORED_LABEL, Batch
+from mixstream.mixing.adoption import OnRetired
 
 try:
     from transformers import Trainer, TrainerCallback
@@ -44,6 +45,8 @@ class LoaderMixin:
         steer: called at the end of each step with the newest metrics that the Trainer has logged;
             weights that it returns are set.
         log_mixture: add `mix/weight/web`, `mix/drawn/web`, ... to the Trainer's training logs.
+        on_retired: where a checkpoint has a positive weight for a domain that the corpus has lost:
+            "raise", or "redistribute" the weight to the others; see Loader.load_state_dict.
         kwargs: of the Trainer.
     """
 
@@ -53,10 +56,11 @@ class LoaderMixin:
         train_loader: Loader,
         steer: Steer | None = None,
         log_mixture: bool = True,
+        on_retired: OnRetired = "raise",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._batches = _TrainerBatches(train_loader)
+        self._batches = _TrainerBatches(train_loader, on_retired)
         self._log_mixture = log_mixture
         trainer: Any = self
         trainer.add_callback(_LoaderInCheckpoint())
@@ -104,8 +108,8 @@ class MixTrainer(LoaderMixin, Trainer):
 class _TrainerBatches:
     """A loader's batches in the Trainer's convention; no DataLoader, so nobody takes it apart."""
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
+    def __init__(self, loader: Loader, on_retired: OnRetired = "raise") -> None:
+        self.loader, self.on_retired = loader, on_retired
         self.mixture = MixtureLog(loader)
         self.is_trained = False
         """Whether the checkpoint is of the last step: the Trainer would take one more."""
@@ -146,7 +150,7 @@ class _LoaderInCheckpoint(TrainerCallback, ExportableState):
                 f"written by a Trainer with LoaderMixin. Start from its model instead: "
                 f"from_pretrained, and train() without resume_from_checkpoint."
             )
-        self._loader.load_state_dict(saved[_STATE])
+        self._loader.load_state_dict(saved[_STATE], on_retired=train_dataloader.on_retired)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The run has no epochs: the Trainer's is the share of max_steps, also after a resume."""

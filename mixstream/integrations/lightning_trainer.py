@@ -10,6 +10,7 @@ from mixstream.errors import StateError
 from mixstream.integrations.mixture_log import MixtureLog
 from mixstream.integrations.steering import Steer, apply_steer
 from mixstream.loader import Batch, Loader, LoaderState
+from mixstream.mixing.adoption import OnRetired
 
 # Lightning is published under two names whose classes are not each other's: take the one in use
 _ONLY_OLD_NAME = "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
@@ -51,11 +52,13 @@ class MixDataModule(LightningDataModule):
     Args:
         make_loader: `functools.partial(mixstream.Loader, corpus, weights, batch_size=8)`; called
             once Lightning knows the data-parallel rank.
+        on_retired: where a checkpoint has a positive weight for a domain that the corpus has lost:
+            "raise", or "redistribute" the weight to the others; see Loader.load_state_dict.
     """
 
-    def __init__(self, make_loader: MakeLoader) -> None:
+    def __init__(self, make_loader: MakeLoader, *, on_retired: OnRetired = "raise") -> None:
         super().__init__()
-        self._make_loader = make_loader
+        self._make_loader, self._on_retired = make_loader, on_retired
         self._loader: Loader | None = None
 
     @property
@@ -85,14 +88,15 @@ class MixDataModule(LightningDataModule):
             ranks = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
             self._loader = self._make_loader(rank=ranks["rank"], world_size=ranks["num_replicas"])
         num_steps = trainer.max_steps * trainer.accumulate_grad_batches
-        return _LightningBatches(self._loader, num_steps if has_steps else sys.maxsize)
+        length = num_steps if has_steps else sys.maxsize
+        return _LightningBatches(self._loader, length, self._on_retired)
 
 
 class _LightningBatches:
     """A loader's batches with a length; no DataLoader, so Lightning does not take it apart."""
 
-    def __init__(self, loader: Loader, length: int) -> None:
-        self._loader, self._length = loader, length
+    def __init__(self, loader: Loader, length: int, on_retired: OnRetired) -> None:
+        self._loader, self._length, self._on_retired = loader, length, on_retired
 
     def __len__(self) -> int:
         """Batches of an epoch, unless limit_train_batches says less."""
@@ -107,7 +111,7 @@ class _LightningBatches:
 
     def load_state_dict(self, state: LoaderState) -> None:
         """The loader's; Lightning calls it before the first batch."""
-        self._loader.load_state_dict(state)
+        self._loader.load_state_dict(state, on_retired=self._on_retired)
 
 
 class MixCallback(Callback):

@@ -368,6 +368,7 @@ class Loader(DataLoader[Any]):
             "version": LOADER_STATE_VERSION,
             "corpus": self.corpus.fingerprint,
             "contents": self._lost | shard_contents(self.corpus),
+            "id": state_id(batches),
             "batches": batches,
         }
 

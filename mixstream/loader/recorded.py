@@ -136,7 +136,7 @@ class RunRecord:
             step=change.at_step or 0,
             row=change.at_row,
             decided_step=decided_step,
-            weights=change.weights,
+            weights=change.weights.tolist(),  # after a step, quicker than as an array
             reason=change.reason,
             source=source,
         )
@@ -227,14 +227,37 @@ def signal_values(name: str, values: WeightsLike, domains: Sequence[str]) -> Vec
     Raises:
         ValueError: values that are not one number a domain.
     """
+
+    def numbers(value: Any) -> Vector:
+        """A number, array or tensor as float64; text and complex numbers are none here."""
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            value = value if value.is_complex() else value.double()
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            message = f"{value!r:.100} has dtype {array.dtype}"
+            raise TypeError(message)
+        return array.astype(np.float64)
+
     if isinstance(values, Mapping):
         for unknown in [key for key in values if key not in set(domains)][:1]:
             raise ValueError(
                 f"unknown domain {unknown!r} in signal {name!r}; the corpus holds "
                 f"{', '.join(domains[:10])}."
             )
-        values = [float(values.get(domain, np.nan)) for domain in domains]
-    point = np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64)
+    try:
+        if isinstance(values, Mapping):  # a loss is often a tensor of one element, (1,)
+            found = [numbers(values.get(domain, np.nan)) for domain in domains]
+            point = np.array([number.reshape(()) for number in found])
+        elif isinstance(values, list | tuple):
+            point = np.stack([numbers(value) for value in values])
+        else:
+            point = numbers(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"signal {name!r} is {values!r:.100}, which is not one number a domain: {error}. Give "
+            f"a number, NaN where nothing is known, for each of {', '.join(domains[:10])}."
+        ) from error
     if point.shape != (len(domains),):
         raise ValueError(
             f"signal {name!r} has shape {point.shape}; give one number a domain, shape "

@@ -37,6 +37,8 @@ class LoaderState(_StateOfOneCorpus, total=False):
 
     contents: dict[str, list[Any]]
     """Of each domain: how many shards, and 16 hex digits of their rows, sizes and checksums."""
+    id: str
+    """See state_id, of `batches`: a checkpoint that takes states apart may lose some of it."""
 
 
 _contents: weakref.WeakKeyDictionary[Corpus, dict[str, list[Any]]] = weakref.WeakKeyDictionary()
@@ -69,11 +71,20 @@ def check_loader_state(state: LoaderState, corpus: Corpus) -> None:
             f"the loader's state has version {state['version']!r}, this mixstream reads version 1 "
             f"and version {LOADER_STATE_VERSION}; load it with the mixstream that saved it."
         )
+    batches = state["batches"]
+    is_state = isinstance(batches, Mapping) and {"step", "sampler"} <= set(batches)
+    if is_state and state.get("id", "") not in ("", state_id(batches)):
+        raise StateError(
+            f"the loader's state was saved with id {state.get('id')} and now has "
+            f"{state_id(batches)}, so something of it was lost or changed on the way. "
+            f"torch.distributed.checkpoint takes states apart: give it "
+            f"mixstream.integrations.stateful.StatefulLoader(loader)."
+        )
     if state["corpus"] == corpus.fingerprint:
         return
     if state["version"] == 1:
         raise _misfit(state, corpus, "a state of version 1 does not tell which shards it knew.")
-    check_keys(state, LoaderState.__annotations__, "loader's")
+    check_keys(state, ["contents"], "loader's")
     _check_follows(state, corpus)
 
 

@@ -38,37 +38,66 @@ class ShardBlocks:
         order: of the corpus.
         layout: its rows of each shard.
         shuffle_block_rows: of the order.
+        num_draws: (C, K) after which a domain is exhausted; None where none ever is.
     """
 
     def __init__(
-        self, order: RowOrder, layout: Mapping[str, Counts], *, shuffle_block_rows: int
+        self,
+        order: RowOrder,
+        layout: Mapping[str, Counts],
+        *,
+        shuffle_block_rows: int,
+        num_draws: Counts | None = None,
     ) -> None:
-        self._order, self._block_rows = order, shuffle_block_rows
+        self._order, self._block_rows, self._num_draws = order, shuffle_block_rows, num_draws
         self._rows = [np.asarray(rows, np.int64) for rows in layout.values()]
         self._ends = [np.cumsum(rows) for rows in self._rows]
 
     def blocks(self, domain: int, node: int) -> Iterator[BlockShards]:
-        """The blocks of one domain on one canonical node, epoch after epoch, without an end.
+        """The blocks of one domain on one canonical node, epoch after epoch, until it is exhausted.
 
         A slice that is within one block is one endless block: each epoch reads all of its shards.
+        Without shuffling each shard is a block: none is read together with another.
         """
         first = self._order.block(domain, node, 0)
         if first is None:
+            return
+        end = sys.maxsize if self._num_draws is None else int(self._num_draws[node, domain])
+        if first.key is None:
+            yield from self._in_order(domain, first, end)
             return
         if self._order.slices.num_rows[node, domain] <= self._block_rows:
             shards = self._block_shards(domain, first)
             yield shards._replace(end=sys.maxsize)
             return
         ordinal, num_blocks = 0, 1
-        while True:
+        while ordinal < end:
             found = []
             for _ in range(num_blocks):
                 block = self._order.block(domain, node, ordinal)
                 assert block is not None, "a domain does not lose its rows"
                 found.append(self._block_shards(domain, block))
                 ordinal = found[-1].end
+                if ordinal >= end:
+                    break
             yield from found
             num_blocks = min(2 * num_blocks, _MAX_AT_ONCE)
+
+    def _in_order(self, domain: int, epoch: Block, end: int) -> Iterator[BlockShards]:
+        """The shards of a slice that is drawn row by row, one after the other."""
+        first_row, ends = int(epoch.run_row[0]), self._ends[domain]
+        last_row = first_row + epoch.num_rows - 1
+        first, last = np.searchsorted(ends, [first_row, last_row], side="right").tolist()
+        shards = np.arange(first, last + 1)
+        shards = shards[self._rows[domain][shards] > 0]
+        if shards.size == 1:
+            yield BlockShards(0, sys.maxsize, shards, np.zeros(1, np.int64))
+            return
+        stops = np.minimum(ends[shards] - first_row, epoch.num_rows)
+        starts = np.append(0, stops[:-1])
+        for before in range(0, end, epoch.num_rows):
+            for shard, start, stop in zip(shards, starts + before, stops + before, strict=True):
+                yield BlockShards(int(start), int(stop), np.array([shard]), np.array([start]))
 
     def next_draw(self, domain: int, node: int, shard: int, start: int, end: int) -> int | None:
         """The first draw of a shard in [start, end); None if there is none."""

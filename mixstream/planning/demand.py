@@ -1,18 +1,21 @@
 """Weights of a run -> when each draw of each domain comes: drawn by the sampler, then expected.
 
 The sampler draws the first rows of the run. After those every domain is taken to be drawn at its
-rate, from the counts that were drawn: its n-th draw then comes at the mean of its row.
+rate, from the counts that were drawn: its n-th draw then comes at the mean of its row. A domain
+that reaches its max_epochs leaves its rate to the others; where none is left the run ends.
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from mixstream.arrays import Counts, Vector
+from mixstream.mixing.exhaustion import EpochLimits
 from mixstream.mixing.order import RowOrder
 from mixstream.mixing.sampler import MixSampler
 
@@ -71,12 +74,22 @@ class DrawnStretch:
 
 
 class ExpectedStretch:
-    """Rows under one vector of weights."""
+    """Rows under one vector of weights.
 
-    def __init__(self, first_row: int, end_row: int, before: Vector, rates: Rates) -> None:
-        self.first_row, self.end_row, self.before, self.rates = first_row, end_row, before, rates
-        self._a_row = rates[0][1]
-        self.after: Vector = before + self._a_row * (end_row - first_row)
+    Args:
+        first_row: of the run.
+        end_row: the one after the last.
+        before: (G,) draws before the first row.
+        after: (G,) draws before the end.
+        rates: by the weights, as they are before exhausted domains are left out.
+    """
+
+    def __init__(
+        self, first_row: int, end_row: int, before: Vector, after: Vector, rates: Rates
+    ) -> None:
+        self.first_row, self.end_row = first_row, end_row
+        self.before, self.after, self.rates = before, after, rates
+        self._a_row = (after - before) / (end_row - first_row)
 
     def row_of(self, group: int, ordinal: int) -> float:
         """As the protocol says: the mean row, or the last one of the stretch if that is later."""
@@ -109,31 +122,77 @@ class Demand:
         rows_per_step: int,
     ) -> None:
         self._sampler, self._order, self._num_rows = sampler, order, num_rows
-        self.num_drawn = min(-(-drawn_rows // rows_per_step) * rows_per_step, num_rows)
-        """Rows that are drawn one by one."""
+        self._rows_per_step = rows_per_step
+        self._drawn_rows = min(-(-drawn_rows // rows_per_step) * rows_per_step, num_rows)
+        self.end_row = num_rows
+        """Rows of the run; less when all stretches are told and all domains were exhausted."""
         self._stretch_rows = max(_ROWS_AT_ONCE // rows_per_step, 1) * rows_per_step
         changes = [(0, sampler.weights), *((c.at_row, c.weights) for c in sampler.planned)]
+        self._weights = [weights for _, weights in changes]
         self._rates = [(row, self._groups_drawn(weights)) for row, weights in changes]
+        self._limits = EpochLimits(
+            sampler.settings.max_epochs or {},
+            sampler.settings.on_exhausted,
+            sampler.domains,
+            order.slices.num_rows,
+        )
+
+    @property
+    def num_draws(self) -> Counts:
+        """(C, K) int64, after how many draws a domain is exhausted."""
+        return self._limits.num_draws
+
+    @property
+    def num_drawn(self) -> int:
+        """Rows that are drawn one by one."""
+        return min(self._drawn_rows, self.end_row)
 
     def stretches(self) -> Iterator[Stretch]:
         """All rows of the run; each stretch is asked for when the one before is done with."""
         before: Vector = np.zeros(self._order.slices.num_rows.size)
-        while self._sampler.row < self.num_drawn:
-            first = self._sampler.row
-            draw = self._sampler.draw(min(self._stretch_rows, self.num_drawn - first))
+        while (first := self._sampler.row) < self._drawn_rows:
+            wanted = min(self._stretch_rows, self._drawn_rows - first)
+            draw = self._sampler.draw(wanted)
             group = self._order.groups(draw.domain, draw.node)
-            yield (drawn := DrawnStretch(first, before, group, self._rates_from(first)))
-            before = drawn.after
-        first = self.num_drawn
+            if len(group) < wanted:  # batches that are not full are not delivered
+                self._end(first + len(group))
+                group = group[: self.end_row - first]
+            if len(group) > 0:
+                yield (drawn := DrawnStretch(first, before, group, self._rates_from(first)))
+                before = drawn.after
+            if len(group) < wanted:
+                return
+        first = self._drawn_rows
         while first < self._num_rows:
-            rates = self._rates_from(first)
+            a_row = self._drawn_a_row(first, before)
+            if a_row is None:
+                self._end(first)
+                return
+            rates, limits = self._rates_from(first), self.num_draws.ravel()
             end = min(rates[1][0] if len(rates) > 1 else self._num_rows, self._num_rows)
-            yield (expected := ExpectedStretch(first, end, before, rates))
-            before, first = expected.after, end
+            left = (limits - before)[a_row > 0] / a_row[a_row > 0]
+            end = min(end, first + max(math.ceil(left.min()), 1))
+            after = np.minimum(before + a_row * (end - first), limits)
+            yield ExpectedStretch(first, end, before, after, rates)
+            before, first = after, end
+
+    def _end(self, row: int) -> None:
+        """All domains are exhausted before this row."""
+        self.end_row = row // self._rows_per_step * self._rows_per_step
+
+    def _drawn_a_row(self, row: int, counts: Vector) -> Vector | None:
+        """(G,) draws of each group a row, without exhausted domains; None if none is left."""
+        masked = self._limits.masked(counts.astype(np.int64).reshape(self.num_draws.shape))
+        weights = np.where(masked, 0.0, self._weights[self._number_at(row)])
+        return self._groups_drawn(weights / weights.sum()) if weights.any() else None
+
+    def _number_at(self, row: int) -> int:
+        """Of the weights in force at a row."""
+        return bisect.bisect_right(self._rates, row, key=lambda change: change[0]) - 1
 
     def _rates_from(self, row: int) -> Rates:
         """Those in force at a row, and the next ones."""
-        now = bisect.bisect_right(self._rates, row, key=lambda change: change[0]) - 1
+        now = self._number_at(row)
         return self._rates[now : now + 1 + _MAX_PLANNED]
 
     def _groups_drawn(self, weights: Vector) -> Vector:

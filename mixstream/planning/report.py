@@ -49,6 +49,9 @@ class Plan:
     num_nodes: int
     ranks: int
     num_steps: int
+    """That the run takes."""
+    asked_steps: int
+    """That were asked for: more where every domain is exhausted before."""
     num_rows: int
     num_drawn: int
     """Rows that the sampler drew; the others are expected counts."""
@@ -90,6 +93,11 @@ class Plan:
     def advice(self) -> tuple[str, ...]:
         """What would mend the plan, a sentence each; nothing where nothing is wrong."""
         found = []
+        if self.num_steps < self.asked_steps:
+            found.append(
+                f"every domain has reached its max_epochs after {self.num_steps:,} of "
+                f"{self.asked_steps:,} steps: the run ends there."
+            )
         working_set = max(node.working_set_bytes for node in self.nodes)
         is_small = self.cache_bytes is not None and self.cache_bytes < 2 * working_set
         if is_small and (self.stalled_steps or any(node.downloads_again for node in self.nodes)):

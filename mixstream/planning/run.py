@@ -43,7 +43,7 @@ def plan_run(
 
     Raises:
         WeightsError: weights that do not fit the corpus.
-        RecipeError: a cache that does not hold a shard.
+        RecipeError: a cache that does not hold a shard, or no row to draw.
     """
     return _Simulation(contents, weights, settings).run()
 
@@ -61,11 +61,8 @@ class _Simulation:
             contents.layout,
             seed=settings.seed,
             num_canonical_nodes=settings.canonical,
-            shuffle=True,
+            shuffle=settings.shuffle,
             shuffle_block_rows=settings.shuffle_block_rows,
-        )
-        blocks = ShardBlocks(
-            self._order, contents.layout, shuffle_block_rows=settings.shuffle_block_rows
         )
         self._demand = Demand(
             sampler,
@@ -73,6 +70,12 @@ class _Simulation:
             num_rows=settings.num_rows,
             drawn_rows=settings.drawn_rows,
             rows_per_step=settings.rows_per_step,
+        )
+        blocks = ShardBlocks(
+            self._order,
+            contents.layout,
+            shuffle_block_rows=settings.shuffle_block_rows,
+            num_draws=self._demand.num_draws,
         )
         self._opening = opening = _open_seconds(contents, settings)
         self._pace = Pace(settings.rows_per_step / settings.step_seconds, opening)
@@ -97,7 +100,11 @@ class _Simulation:
         self._heap: list[tuple[float, int, int, int]] = []
 
     def run(self) -> Plan:
-        """Go through all rows."""
+        """Go through all rows.
+
+        Raises:
+            RecipeError: there are none.
+        """
         settings = self._settings
         counts = np.zeros(self._order.slices.num_rows.size)
         for stretch in self._demand.stretches():
@@ -105,9 +112,14 @@ class _Simulation:
             while self._heap:
                 self._step(stretch, int(self._heap[0][0] // settings.rows_per_step))
             counts = stretch.after
-        self._pace.last_row = settings.num_rows
+        end = self._pace.last_row = self._demand.end_row
+        if end == 0:
+            raise RecipeError(
+                f"every domain reaches its max_epochs before the first batch of "
+                f"{settings.rows_per_step} rows; allow more epochs, or make the batch smaller."
+            )
         for node in self._nodes:
-            node.advance(self._pace.seconds_at(settings.num_rows))
+            node.advance(self._pace.seconds_at(end))
         return self._plan(counts)
 
     def _enter(self, stretch: Stretch) -> None:
@@ -185,8 +197,9 @@ class _Simulation:
         return Plan(
             num_nodes=settings.num_nodes,
             ranks=settings.num_nodes * settings.ranks_per_node,
-            num_steps=settings.num_steps,
-            num_rows=settings.num_rows,
+            num_steps=self._demand.end_row // settings.rows_per_step,
+            asked_steps=settings.num_steps,
+            num_rows=self._demand.end_row,
             num_drawn=self._demand.num_drawn,
             is_described=self._contents.is_described,
             domains=self._domain_plans(counts),
@@ -197,7 +210,7 @@ class _Simulation:
             stall_seconds=math.fsum(later),
             stalled_steps=len(later),
             longest_stall_seconds=max(later, default=0.0),
-            total_seconds=self._pace.seconds_at(settings.num_rows),
+            total_seconds=self._pace.seconds_at(self._demand.end_row),
             cache_bytes=settings.cache_bytes,
             bytes_per_second=settings.bytes_per_second,
         )
@@ -228,7 +241,9 @@ def _planned_sampler(
         num_canonical_nodes=settings.canonical,
         sampling=settings.sampling,
         stratum=settings.stratum,
+        shuffle=settings.shuffle,
         shuffle_block_rows=settings.shuffle_block_rows,
+        max_epochs=settings.max_epochs,
     )
     if isinstance(weights, Schedule):
         for change in weights.changes[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mixstream.errors import RecipeError
@@ -43,8 +44,12 @@ class PlanSettings:
     """Of the order."""
     sampling: Sampling = "independent"
     """See MixSampler."""
+    shuffle: bool = True
+    """See MixSampler."""
     shuffle_block_rows: int = 1 << 18
     """See MixSampler."""
+    max_epochs: int | Mapping[str, int] | None = None
+    """See MixSampler; the weight of an exhausted domain goes to the others."""
     drawn_rows: int = 10**8
     """Rows of the run that the sampler draws; those after them are planned by expected counts."""
     simulated_nodes: int | None = None

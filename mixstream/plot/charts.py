@@ -210,7 +210,7 @@ def _drawn_shares(run: Run, bins: DrawnBins, first: int, end: int) -> tuple[Vect
 
 def _passes(run: Run, bins: DrawnBins) -> tuple[Vector, Vector, bool]:
     """Steps (p,), passes over each domain's rows (p, K), and whether they are estimated."""
-    before = run.start.get("counts")
+    before = run.origin.get("counts")
     drawn = np.zeros(len(run.domains)) if before is None else np.sum(before, axis=0, dtype=float)
     edges = _bin_edges(run, run.first_row, run.last_row)
     counts = bins.counts(run, edges)

@@ -6,6 +6,7 @@ import bisect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,12 +43,12 @@ class DrawnBins:
         """
         if run.start["settings"].get("max_epochs") is not None:
             parts = list(_by_weights(run, run.first_row, int(edges[-1])))
-            key = (*edges.tolist(), *((row, w.tobytes()) for row, _, w in parts))
+            key = (*edges.tolist(), *((row, w.tobytes()) for row, _, w, _ in parts))
             return self._remembered(key, partial(drawn_counts, run, edges))
         bins = [np.empty((0, len(run.domains)), dtype=np.int64)]
         for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             parts = list(_by_weights(run, first, min(end, first + self._max_bin_rows)))
-            key = tuple((row, last, w.tobytes()) for row, last, w in parts)
+            key = tuple((row, last, w.tobytes(), among) for row, last, w, among in parts)
             bins.append(self._remembered(key, partial(_counted, run, parts))[None])
         return np.concatenate(bins)
 
@@ -60,26 +61,41 @@ class DrawnBins:
         return self._kept[key]
 
 
-def _by_weights(run: Run, first: int, end: int) -> Iterator[tuple[int, int, Vector]]:
-    """The rows from first to before end in parts of the same weights: (first, end, weights)."""
+class _Part(NamedTuple):
+    """Rows of a run that are drawn by the same weights."""
+
+    first: int
+    end: int
+    """The one after the last."""
+    weights: Vector
+    """(K,) float64."""
+    among: tuple[str, ...]
+    """The domains that there were."""
+
+
+def _by_weights(run: Run, first: int, end: int) -> Iterator[_Part]:
+    """The rows from first to before end in parts of the same weights."""
     index = bisect.bisect_right(run.changes, first, key=lambda change: change.row) - 1
     assert index >= 0, "bins start where the log does, or later"
     while first < end:
         is_last = index + 1 == len(run.changes)
         last = end if is_last else min(end, run.changes[index + 1].row)
         if last > first:
-            yield first, last, run.changes[index].weights
+            yield _Part(first, last, run.changes[index].weights, run.changes[index].among)
         first, index = last, index + 1
 
 
-def _counted(run: Run, parts: list[tuple[int, int, Vector]]) -> Counts:
+def _counted(run: Run, parts: list[_Part]) -> Counts:
     """(K,) int64, rows of each domain in some parts of a run without max_epochs."""
     settings = run.start["settings"]
     seed = settings["seed"]
     stratum = settings["stratum"] if settings["sampling"] == "stratified" else None
     counts = np.zeros(len(run.domains), dtype=np.int64)
-    for first, end, weights in parts:
-        table, rows = domain_table(weights, stratum), np.arange(first, end)
+    place = {name: index for index, name in enumerate(run.domains)}
+    for first, end, weights, among in parts:
+        own = np.array([place.get(name, -1) for name in among])  # -1: it went before the log began
+        table = domain_table(np.where(own < 0, 0.0, weights[own]), stratum)
+        rows = np.arange(first, end)
         if settings["sampling"] == "micro_batch":
             found = micro_batch_domains(
                 table,
@@ -90,5 +106,5 @@ def _counted(run: Run, parts: list[tuple[int, int, Vector]]) -> Counts:
             )
         else:
             found = table_domains(table, rows, seed=seed, stratum=stratum)
-        counts += np.bincount(found, minlength=counts.size)
+        counts += np.bincount(own[found], minlength=counts.size)
     return counts

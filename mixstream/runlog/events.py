@@ -62,13 +62,13 @@ _OWN = {
     "end": ("reason",),
 }
 """What a reader needs of a kind of event, beside what all events have."""
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 _PACKAGES = ("mixstream", "mosaicml-streaming", "numpy", "torch")
 
 
 def encoded_line(event: Mapping[str, Any]) -> bytes:
     """An event as its line; numpy arrays and numbers become lists and numbers, NaN null."""
-    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-    return orjson.dumps(event, option=options)
+    return orjson.dumps(event, option=_OPTIONS)
 
 
 def decoded_line(line: bytes, path: Path, number: int) -> Event:

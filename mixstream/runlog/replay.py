@@ -225,7 +225,7 @@ def check_corpus(run: Run, fingerprint: str) -> None:
     Raises:
         StateError: both fingerprints are named.
     """
-    wanted = run.last_corpus["corpus"]
+    wanted = run.corpora[-1]["corpus"]
     if wanted != fingerprint:
         raise StateError(
             f"{run.path} is of a run over the corpus with fingerprint {wanted} "

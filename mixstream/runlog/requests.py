@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mixstream.errors import StateError
 from mixstream.mixing.weights import WeightsLike, simplex_point
 from mixstream.runlog.run import Run, read_run
@@ -82,7 +84,7 @@ def request_weights(run: Run | str | os.PathLike[str], weights: WeightsLike, rea
 
     Args:
         run: the run, or the path of its log.
-        weights: by name or (K,), as `set_weights` takes them.
+        weights: by name or (K,), as `set_weights` takes them: over the corpus of today.
         reason: why, for the record.
 
     Returns:
@@ -98,11 +100,13 @@ def request_weights(run: Run | str | os.PathLike[str], weights: WeightsLike, rea
             f"the run of {found.path} was not started with Loader(..., steerable=True), so it "
             f"takes no requests; start it so, or call set_weights in its code."
         )
-    point = simplex_point(weights, found.domains, found.num_rows, source="weights")
+    corpus = found.corpora[-1]  # which may have lost domains since the start
+    names, num_rows = corpus["domains"], np.array(corpus["rows"], dtype=np.int64)
+    point = simplex_point(weights, names, num_rows, source="weights")
     folder = requests_path(found.path)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.time_ns():020d}-{os.getpid()}.json"
-    values = dict(zip(found.domains, point.tolist(), strict=True))
+    values = dict(zip(names, point.tolist(), strict=True))
     _write_whole(path, {"weights": values, "reason": reason})
     return path
 

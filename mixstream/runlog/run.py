@@ -15,7 +15,7 @@ import numpy as np
 from mixstream.arrays import Counts, Vector
 from mixstream.errors import StateError
 from mixstream.runlog.events import FORMAT, Event, decoded_line, layout_of_runs
-from mixstream.runlog.growth import over_all_domains
+from mixstream.runlog.growth import corpus_of, over_all_domains
 
 __all__ = ["Run", "RunShape", "WeightsFrom", "read_run"]
 
@@ -43,6 +43,8 @@ class WeightsFrom(NamedTuple):
     reason: str
     source: str
     """ "start", "code", "schedule", "person", or "resume" where the log lost the change itself."""
+    among: tuple[str, ...]
+    """The domains that there were when this was decided, of which rows are drawn by it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +83,11 @@ class Run:
     def layout(self) -> dict[str, Counts]:
         """Rows of each shard of each domain, as `corpus.layout` was."""
         return layout_of_runs(self.start["shards"], self.start["domains"])
+
+    @property
+    def corpora(self) -> tuple[Event, ...]:
+        """What the run read from each start on: "corpus" (fingerprint), "domains", "rows", ..."""
+        return tuple(corpus_of(self.start, begin) for begin in (self.origin, *self.of("resume")))
 
     @property
     def first_row(self) -> int:
@@ -188,7 +195,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         start=start,
         origin=kept.origin,
         events=tuple(kept.events),
-        changes=_changes(kept),
+        changes=_changes(kept, start["domains"]),
         shapes=_shapes(kept),
         last_row=_last_row(kept),
         is_torn=bool(torn),
@@ -222,14 +229,14 @@ def _what_holds(events: Sequence[Event], start: Event) -> _Kept:
                 kept = snapshots[state]
             elif not kept.origin["row"] <= row <= _last_row(kept):
                 kept = _Kept(event, [])
-            kept = _Kept(kept.origin, _reconciled(kept, event))
+            kept = _Kept(kept.origin, _reconciled(kept, event, start["domains"]))
         kept.events.append(event)
         if event["event"] == "checkpoint" and event.get("state") in asked:
             snapshots[event["state"]] = _Kept(kept.origin, list(kept.events))
     return kept
 
 
-def _reconciled(kept: _Kept, resume: Event) -> list[Event]:
+def _reconciled(kept: _Kept, resume: Event, domains: Sequence[str]) -> list[Event]:
     """The events up to a resume, with exactly the weights from there on that its state had."""
     row = resume["row"]
     planned = {change["at_row"]: change for change in resume["changes"]}
@@ -246,25 +253,41 @@ def _reconciled(kept: _Kept, resume: Event) -> list[Event]:
     weights = {kept.origin["row"]: kept.origin["weights"]}
     weights |= {event["row"]: event["weights"] for event in found if event["event"] == "weights"}
     lost = []
-    if weights[max(at_row for at_row in weights if at_row <= row)] != resume["weights"]:
-        lost.append({"at_row": row, "weights": resume["weights"], "reason": ""})
+    before = weights[max(at_row for at_row in weights if at_row <= row)]
+    if before != resume["weights"]:
+        reason = _loss(dict(zip(domains, before, strict=True)), resume)
+        lost.append(resume | {"at_row": row, "reason": reason})
     lost += [change for at_row, change in planned.items() if at_row not in weights]
     common = {"event": "weights", "time": resume["time"], "source": "resume", "lost": True}
     for change in lost:
         at_row, rows_a_step = change["at_row"], resume["batch_size"] * resume["world_size"]
         place = {"row": at_row, "step": resume["step"] + (at_row - row) // rows_a_step}
         decided = {"decided_step": resume["step"], "weights": change["weights"]}
-        found.append({**common, **place, **decided, "reason": change["reason"]})
+        among = {"among": change["among"]} if "among" in change else {}
+        found.append({**common, **place, **decided, **among, "reason": change["reason"]})
     return found
 
 
-def _changes(kept: _Kept) -> tuple[WeightsFrom, ...]:
+def _loss(before: dict[str, float], resume: Event) -> str:
+    """Why a resume has other weights than the run had, where it is domains that are gone."""
+    here = resume.get("among", before)
+    gone = [name for name, weight in before.items() if weight > 0 and name not in here]
+    return f"{', '.join(gone)} left the corpus" if gone else ""
+
+
+def _changes(kept: _Kept, domains: Sequence[str]) -> tuple[WeightsFrom, ...]:
     """The weights by row, those of the origin first."""
     origin = kept.origin | {"reason": "", "source": kept.origin["event"]}
     by_row = {origin["row"]: origin}
     by_row |= {event["row"]: event for event in kept.events if event["event"] == "weights"}
     return tuple(
-        WeightsFrom(row, np.array(e["weights"], dtype=np.float64), e["reason"], e["source"])
+        WeightsFrom(
+            row,
+            np.array(e["weights"], dtype=np.float64),
+            e["reason"],
+            e["source"],
+            tuple(e.get("among", domains)),
+        )
         for row, e in sorted(by_row.items())
     )
 

@@ -137,18 +137,18 @@ class RunLog:
         """
         if self.is_copy:
             return
-        if self.is_closed:
+        if self._file < 0:
             raise StateError(
                 f"the run log {self.path} is closed, or a later Loader of this process writes it; "
                 f"go on with that one."
             )
-        assert (kind == "start") == self.is_new, "one start, and first"
+        assert (kind == "start") == (self._first is None), "one start, and first"
         event = {"event": kind, "time": time.time(), "step": step, "row": row, **values}
-        if kind == "start":
+        if self._first is None:
             event["format"] = FORMAT
         line = encoded_line(event)
         self._write(line)
-        if kind == "start":
+        if self._first is None:
             self._first = decoded_line(line, self.path, 1)
         if kind in _DECIDING:
             self._is_synced = False
@@ -176,8 +176,8 @@ class RunLog:
         return whole_bytes
 
     def _write(self, line: bytes) -> None:
-        written = 0
         try:
+            written = os.write(self._file, line)
             while written < len(line):
                 written += os.write(self._file, line[written:])
         except OSError:

@@ -90,8 +90,10 @@ class LiveRun:
 
 
 def _state(run: Run) -> dict[str, Any]:
-    """Where the run is, and what its weights are."""
+    """Where the run is, and what its weights are: of the domains that its corpus has now."""
     last = run.events[-1] if run.events else run.start
+    weights = dict(zip(run.domains, run.weights_at(run.last_row).tolist(), strict=True))
+    corpus = run.corpora[-1]
     return {
         "name": printable(run.path.stem, 60),
         "path": str(run.path.absolute()),
@@ -99,13 +101,8 @@ def _state(run: Run) -> dict[str, Any]:
         "ended": last["reason"] if last["event"] == "end" else None,
         "last_event": last["time"],
         "domains": [
-            {"name": name, "label": printable(name, 40), "weight": weight, "rows": rows}
-            for name, weight, rows in zip(
-                run.domains,
-                run.weights_at(run.last_row).tolist(),
-                run.num_rows.tolist(),
-                strict=True,
-            )
+            {"name": name, "label": printable(name, 40), "weight": weights[name], "rows": rows}
+            for name, rows in zip(corpus["domains"], corpus["rows"], strict=True)
         ],
     }
 

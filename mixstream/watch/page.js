@@ -100,8 +100,11 @@ function controls(picture) {
   $("closed").hidden = picture.steerable;
   $("controls").disabled = !picture.steerable;
   weights = Object.fromEntries(picture.domains.map(({ name, weight }) => [name, weight]));
-  if ($("domains").children.length !== picture.domains.length) {
+  const names = (found) => JSON.stringify(found.map(({ name }) => name));
+  if (names(rows()) !== names(picture.domains)) {
     $("domains").replaceChildren(...picture.domains.map((domain) => control(domain, picture)));
+    shownWeights = ""; // the corpus has other domains than it had: what was typed is gone
+    isTouched = false;
   }
   picture.domains.forEach((domain, i) => {
     $("domains").children[i].cells[1].textContent = percent(domain.weight);

@@ -22,6 +22,14 @@ from mixstream.corpus.segments import padding_mask, segment_starts
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
+def make_blocks_small(monkeypatch, impatient):
+    """So that remote files of some kB are of many blocks, and nobody waits long for a server."""
+    monkeypatch.setattr("mixstream.corpus.remote_file._FIRST_BYTES", 64)
+    monkeypatch.setattr("mixstream.corpus.remote_file._BLOCK_BYTES", 1500)
+    for name in ("remote_file", "remote_listing", "upload"):
+        monkeypatch.setattr(f"mixstream.corpus.{name}.StorageSettings", lambda: impatient)
+
+
 @contextmanager
 def time_limit(seconds):
     """A hang is an error: of the main thread, as soon as it runs Python again."""

@@ -95,16 +95,18 @@ def test_the_limit_of_an_old_control_group_counts_too(tmp_path):
     ("cores", "workers", "num_tasks", "expected"),
     [
         (1, 4, 9, (1, 1)),
-        (2, 2, 9, (1, 2)),
-        (3, 3, 9, (1, 3)),
-        (4, 4, 9, (2, 2)),
-        (4, 1, 9, (1, 4)),
-        (64, 64, 9, (9, 7)),
-        (64, 64, 99, (32, 2)),
-        (64, 2, 99, (2, 32)),
+        (2, 2, 9, (1, 1)),
+        (3, 3, 9, (1, 2)),
+        (4, 4, 9, (2, 1)),
+        (4, 1, 9, (1, 3)),
+        (64, 64, 9, (9, 6)),
+        (64, 64, 99, (32, 1)),
+        (64, 2, 99, (2, 31)),
     ],
 )
-def test_threads_come_before_processes(monkeypatch, cores, workers, num_tasks, expected):
+def test_threads_come_before_processes_and_leave_each_a_core_to_read_and_pack(
+    monkeypatch, cores, workers, num_tasks, expected
+):
     monkeypatch.setattr(machine, "num_cores", lambda: cores)
     assert processes_and_threads(workers, num_tasks) == expected
 

@@ -51,3 +51,10 @@ def test_lines_give_the_same_alone_and_in_any_chunks(lines, cuts, limit):
     while lines and not lines[-1]:
         lines.pop()  # an empty line at the end is none
     assert num_lines >= len(lines)
+
+
+def test_a_long_text_is_held_as_utf8_and_a_short_one_as_it_was_read():
+    texts = ["é😀" * 600_000, "é"]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    (batch,) = jsonl_batches([lines], "text", len(lines))
+    assert batch.texts == [texts[0].encode(), texts[1]]

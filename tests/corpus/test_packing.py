@@ -15,6 +15,7 @@ from mixstream.corpus.packing import (
     BestFitPacker,
     ConcatPacker,
     PadPacker,
+    RowForm,
     open_packer,
 )
 from mixstream.corpus.segments import num_padding, padding_mask, segment_starts
@@ -43,7 +44,7 @@ def rows_of(packer, *calls):
     """Rows of all calls of pack, and of flush."""
     blocks = [rows.copy() for ids, lengths in calls for rows in packer.pack(ids, lengths)]
     blocks += [rows.copy() for rows in packer.flush()]
-    return np.concatenate(blocks) if blocks else np.empty((0, packer._seq_len), np.uint32)
+    return np.concatenate(blocks) if blocks else np.empty((0, packer._form.seq_len), np.uint32)
 
 
 def segments(row):
@@ -72,7 +73,7 @@ def test_worked_examples_in_the_docstrings_hold():
 
 @given(documents=DOCUMENTS, seq_len=st.integers(1, 24))
 def test_concat_rows_are_the_documents_one_after_the_other(documents, seq_len):
-    rows = packed(ConcatPacker(seq_len, END), documents)
+    rows = packed(ConcatPacker(RowForm(seq_len, END)), documents)
     ids, _ = flat(documents)
     assert rows.dtype == np.uint32
     assert rows.shape == (-(-len(ids) // seq_len), seq_len)
@@ -90,14 +91,35 @@ def test_rows_do_not_depend_on_how_documents_are_spread_over_calls(
     documents, seq_len, cuts, window
 ):
     for make in (
-        lambda: ConcatPacker(seq_len, END),
-        lambda: BestFitPacker(seq_len, END, window_tokens=window),
-        lambda: PadPacker(seq_len, END),
+        lambda: ConcatPacker(RowForm(seq_len, END)),
+        lambda: BestFitPacker(RowForm(seq_len, END), window_tokens=window),
+        lambda: PadPacker(RowForm(seq_len, END)),
     ):
         packer = make()
         rows = packed(packer, documents, cuts)
         np.testing.assert_array_equal(rows, packed(make(), documents))
         np.testing.assert_array_equal(rows, packed(packer, documents))  # as new after flush
+
+
+@given(
+    calls=st.lists(DOCUMENTS, max_size=4),
+    seq_len=st.integers(1, 24),
+    window=st.integers(1, 60),
+    name=st.sampled_from(POLICIES),
+)
+def test_ids_that_are_put_where_a_packer_has_room_give_the_same_rows(calls, seq_len, window, name):
+    window_tokens = window if name == "best_fit" else None
+    form = RowForm(seq_len, END, np.uint16)
+    packer, there = (open_packer(name, form, window_tokens=window_tokens) for _ in range(2))
+    blocks = []
+    for documents in calls:
+        ids, lengths = flat(documents)
+        room = there.room(len(ids))
+        room[:] = ids
+        blocks += [rows.copy() for rows in there.pack(room, lengths)]
+    blocks += [rows.copy() for rows in there.flush()]
+    expected = rows_of(packer, *map(flat, calls))
+    np.testing.assert_array_equal(np.concatenate([expected[:0], *blocks]), expected)
 
 
 @given(
@@ -110,7 +132,7 @@ def test_tokens_in_are_tokens_in_rows_and_padding_stands_at_the_end(
     documents, seq_len, window, name
 ):
     window_tokens = window if name == "best_fit" else None
-    rows = packed(open_packer(name, seq_len, END, window_tokens=window_tokens), documents)
+    rows = packed(open_packer(name, RowForm(seq_len, END), window_tokens=window_tokens), documents)
     ids, _ = flat(documents)
     mask = padding_mask(rows, END)
     assert rows.size - num_padding(rows, END) == len(ids)
@@ -123,7 +145,7 @@ def test_tokens_in_are_tokens_in_rows_and_padding_stands_at_the_end(
 
 @given(documents=DOCUMENTS, seq_len=st.integers(1, 24), window=st.integers(1, 60))
 def test_best_fit_cuts_only_documents_longer_than_a_row(documents, seq_len, window):
-    rows = packed(BestFitPacker(seq_len, END, window_tokens=window), documents)
+    rows = packed(BestFitPacker(RowForm(seq_len, END), window_tokens=window), documents)
     expected = []
     for document in documents:
         ids = [*document, END]
@@ -138,7 +160,7 @@ def test_rows_of_a_window_stand_in_the_order_of_their_earliest_document(document
     end = len(documents)
     lengths = np.array([len(document) + 1 for document in documents], np.int64)
     ids = np.array([number for document in numbered for number in [*document, end]], np.uint32)
-    packer = BestFitPacker(seq_len, end)
+    packer = BestFitPacker(RowForm(seq_len, end))
     rows = rows_of(packer, (ids, lengths))
     long_tails = int((lengths % seq_len == 1).sum())  # these stand first, and carry no number
     firsts = [min(row[row != end].tolist(), default=None) for row in rows]
@@ -160,7 +182,7 @@ def test_best_fit_bins_choose_as_the_plain_form_does(sizes, spare):
 
 def test_an_end_id_alone_goes_to_column_0_and_is_no_padding():
     documents = [[1] * 8, [2, 2], [3] * 4, [4] * 4]  # lengths 9, 3, 5 and 5 with their end ids
-    rows = packed(BestFitPacker(4, END), documents)
+    rows = packed(BestFitPacker(RowForm(4, END)), documents)
     assert rows.tolist() == [
         [1, 1, 1, 1],
         [1, 1, 1, 1],
@@ -174,7 +196,7 @@ def test_an_end_id_alone_goes_to_column_0_and_is_no_padding():
 
 
 def test_a_window_closes_with_the_document_that_fills_it_to_the_token():
-    packer = BestFitPacker(4, END, window_tokens=4)
+    packer = BestFitPacker(RowForm(4, END), window_tokens=4)
     ids, lengths = flat([[1], [2], [3]])
     assert [rows.tolist() for rows in packer.pack(ids, lengths)] == [[[1, END, 2, END]]]
     assert [rows.tolist() for rows in packer.pack(*flat([[4]]))] == [[[3, END, 4, END]]]
@@ -186,7 +208,7 @@ def test_best_fit_pads_at_most_a_thousandth_of_heavy_tailed_documents(seq_len):
     lengths = np.random.default_rng(0).lognormal(5.5, 1.3, 50_000).astype(np.int64) + 2
     ids = np.ones(lengths.sum(), np.uint16)
     ids[np.cumsum(lengths) - 1] = END
-    rows = rows_of(BestFitPacker(seq_len, END, dtype=np.uint16), (ids, lengths))
+    rows = rows_of(BestFitPacker(RowForm(seq_len, END, np.uint16)), (ids, lengths))
     assert rows.size - num_padding(rows, END) == len(ids)
     assert num_padding(rows, END) < 0.001 * rows.size
 
@@ -195,10 +217,10 @@ def test_best_fit_pads_at_most_a_thousandth_of_heavy_tailed_documents(seq_len):
 def test_documents_that_are_cut_are_counted(documents, seq_len, cuts):
     sizes = np.array([len(document) + 1 for document in documents], np.int64)
     for name in ("best_fit", "pad"):
-        packer = open_packer(name, seq_len, END)
+        packer = open_packer(name, RowForm(seq_len, END))
         packed(packer, documents, cuts)
         assert packer.num_cut == int((sizes > seq_len).sum())
-    packer = open_packer("concat", seq_len, END)
+    packer = open_packer("concat", RowForm(seq_len, END))
     packed(packer, documents, cuts)
     ends = np.cumsum(sizes).tolist()
     starts = [0, *ends[:-1]]
@@ -208,7 +230,7 @@ def test_documents_that_are_cut_are_counted(documents, seq_len, cuts):
 
 @given(documents=DOCUMENTS, seq_len=st.integers(1, 24))
 def test_pad_gives_every_document_rows_of_its_own(documents, seq_len):
-    rows = packed(PadPacker(seq_len, END), documents)
+    rows = packed(PadPacker(RowForm(seq_len, END)), documents)
     expected = []
     for document in documents:
         ids = [*document, END]
@@ -220,62 +242,62 @@ def test_pad_gives_every_document_rows_of_its_own(documents, seq_len):
 
 def test_pad_gives_rows_in_blocks_that_do_not_grow_with_the_documents():
     ids, lengths = flat([[1]] * 3000)
-    blocks = list(PadPacker(2**14, END, dtype=np.uint16).pack(ids, lengths))
+    blocks = list(PadPacker(RowForm(2**14, END, np.uint16)).pack(ids, lengths))
     assert sum(map(len, blocks)) == 3000
     assert max(block.nbytes for block in blocks) <= 2**24
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_rows_come_in_the_dtype_that_is_asked_for(name):
-    packer = open_packer(name, 4, END, dtype=np.uint16)
+    packer = open_packer(name, RowForm(4, END, np.uint16))
     blocks = [*packer.pack(*flat([[1, 2], [3, 4, 5]])), *packer.flush()]
     assert {block.dtype for block in blocks} == {np.dtype(np.uint16)}
 
 
 def test_a_document_without_ids_is_refused():
     with pytest.raises(AssertionError, match="holds an id before its end id"):
-        list(ConcatPacker(4, END).pack(np.array([END], np.uint32), np.array([1])))
+        list(ConcatPacker(RowForm(4, END)).pack(np.array([END], np.uint32), np.array([1])))
     with pytest.raises(AssertionError, match="ends with its end id"):
-        list(ConcatPacker(4, END).pack(np.array([1, 1], np.uint32), np.array([2])))
+        list(ConcatPacker(RowForm(4, END)).pack(np.array([1, 1], np.uint32), np.array([2])))
     with pytest.raises(AssertionError, match="lengths sum to the number of ids"):
-        list(ConcatPacker(4, END).pack(np.array([1, END], np.uint32), np.array([3])))
+        list(ConcatPacker(RowForm(4, END)).pack(np.array([1, END], np.uint32), np.array([3])))
 
 
 def test_settings_that_cannot_be_met_are_refused():
     with pytest.raises(
         RecipeError, match="packing is 'tetris'; mixstream has 'concat', 'best_fit', 'pad'"
     ):
-        open_packer("tetris", 4, END)
+        open_packer("tetris", RowForm(4, END))
     with pytest.raises(RecipeError, match="'concat' has no window"):
-        open_packer("concat", 4, END, window_tokens=9)
+        open_packer("concat", RowForm(4, END), window_tokens=9)
     with pytest.raises(RecipeError, match="seq_len is 0; give at least 1"):
-        open_packer("concat", 0, END)
+        RowForm(0, END)
     with pytest.raises(RecipeError, match="packing_window is 0; give at least 1"):
-        open_packer("best_fit", 4, END, window_tokens=0)
+        open_packer("best_fit", RowForm(4, END), window_tokens=0)
 
 
 @given(documents=DOCUMENTS, window=st.integers(1, 60))
 def test_no_two_windows_share_a_row(documents, window):
     ids, lengths = flat(documents)
-    packer = BestFitPacker(16, END, window_tokens=window)
+    packer = BestFitPacker(RowForm(16, END), window_tokens=window)
     held, expected = [], []
     for document in documents:
         held.append(document)
         if sum(len(one) + 1 for one in held) >= window:
-            expected.append(packed(BestFitPacker(16, END), held))
+            expected.append(packed(BestFitPacker(RowForm(16, END)), held))
             held = []
     if held:
-        expected.append(packed(BestFitPacker(16, END), held))
+        expected.append(packed(BestFitPacker(RowForm(16, END)), held))
     rows = rows_of(packer, (ids, lengths))
     np.testing.assert_array_equal(rows, np.concatenate([np.empty((0, 16), np.uint32), *expected]))
 
 
 @given(documents=DOCUMENTS, seq_len=st.integers(1, 24), block_bytes=st.integers(1, 600))
 def test_rows_are_the_same_however_many_are_made_at_a_time(documents, seq_len, block_bytes):
-    rows = packed(BestFitPacker(seq_len, END, dtype=np.uint16), documents)
+    rows = packed(BestFitPacker(RowForm(seq_len, END, np.uint16)), documents)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(best_fit, "_BLOCK_BYTES", block_bytes)
-        again = packed(BestFitPacker(seq_len, END, dtype=np.uint16), documents)
+        again = packed(BestFitPacker(RowForm(seq_len, END, np.uint16)), documents)
     np.testing.assert_array_equal(rows, again)
 
 
@@ -303,7 +325,7 @@ def test_pieces_are_copied_id_by_id_and_nothing_else_is(sizes, seq_len, dtype, s
 
 def test_documents_of_every_length_stand_in_the_rows_as_they_were():
     documents = [[number % 7] * (1 + number * 37 % 90) for number in range(300)]
-    rows = packed(BestFitPacker(64, END, window_tokens=1000, dtype=np.uint16), documents)
+    rows = packed(BestFitPacker(RowForm(64, END, np.uint16), window_tokens=1000), documents)
     found = sorted(segment for row in rows for segment in segments(row))
     pieces = [[*document, END] for document in documents]
     expected = [ids[at : at + 64] for ids in pieces for at in range(0, len(ids), 64)]

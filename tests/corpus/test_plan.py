@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mixstream import SourceError, convert, open_corpus
-from mixstream.corpus import files, plan
-from mixstream.corpus.files import read_lines_within
+from mixstream.corpus import file_bytes, plan
+from mixstream.corpus.file_bytes import read_lines_within
 from mixstream.corpus.records import FilePart
 from mixstream.corpus.sources import num_lines_before, read_batches
 from tests.corpus.conftest import assert_counts_are_exact, tree, write_texts
@@ -41,7 +41,7 @@ def test_ranges_that_meet_give_every_line_once_and_whole(
     path.write_bytes(content)
     edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "MAX_CHUNK_BYTES", chunk)
+        patch.setattr(file_bytes, "MAX_CHUNK_BYTES", chunk)
         found = [
             b"".join(read_lines_within(path, start, end))
             for start, end in itertools.pairwise(edges)
@@ -105,7 +105,7 @@ def test_a_byte_order_mark_and_an_array_are_seen_in_the_first_part_alone(tmp_pat
     size, middle = path.stat().st_size, 3 + 4 * len(lines[0])
     parts = [FilePart(path, 0, middle), FilePart(path, middle, size)]
     texts = [text for part in parts for batch in read_batches(part) for text in batch.texts]
-    assert texts == [str(i).encode() for i in range(9)]
+    assert texts == [str(i) for i in range(9)]
     path.write_bytes(b"[\n" + b"".join(lines))
     with pytest.raises(SourceError, match=r"a\.jsonl:1: a JSON array"):
         list(read_batches(FilePart(path, 0, 30)))

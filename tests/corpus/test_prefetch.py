@@ -141,6 +141,30 @@ def test_what_cannot_be_fetched_is_counted_and_raised_to_the_reader_alone(tmp_pa
     assert "cannot fetch ahead: file://" in caplog.text
 
 
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_what_the_cache_evicts_at_once_is_no_failure_but_a_lost_local_shard_is(
+    is_remote, tmp_path, caplog
+):
+    write_corpus(tmp_path / "far", ROWS)
+    where = {"cache": tmp_path / "cache"} if is_remote else {}
+    corpus = open_corpus(f"file://{tmp_path / 'far'}" if is_remote else tmp_path / "far", **where)
+    shards = corpus.pool.shards
+    bring = shards.near
+
+    def brought_and_gone(domain, shard):
+        path = bring(domain, shard)
+        path.unlink()
+        return path
+
+    shards.near = brought_and_gone
+    with Prefetcher(shards) as prefetcher:
+        prefetcher.plan([Need(0, 0, 0), Need(1, 1, 0)])
+        wait_until(lambda: prefetcher.stats.brought + prefetcher.stats.failed == 2)
+        stats = prefetcher.stats
+    assert (stats.brought, stats.failed) == ((2, 0) if is_remote else (0, 2))
+    assert ("cannot fetch ahead" in caplog.text) == (not is_remote)
+
+
 def test_threads_start_with_the_first_plan_and_tell_what_they_have_done(url, tmp_path):
     corpus = open_corpus(url, cache=tmp_path / "cache")
     before = threading.active_count()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mixstream import RecipeError, ShardError, convert, open_corpus
 from mixstream.cli.command import main
-from mixstream.corpus.packing import open_packer
+from mixstream.corpus.packing import RowForm, open_packer
 from mixstream.corpus.provenance import PROVENANCE, pieces_of_row
 from mixstream.corpus.segments import padding_mask
 from tests.corpus.conftest import all_rows, assert_counts_are_exact, make_raw, tree, write_texts
@@ -151,14 +151,12 @@ def test_a_packer_tells_of_each_id_once_and_where_it_is(lengths, cuts, seq_len, 
     documents = np.split(ids, ends[:-1]) if lengths else []
     ids[ends - 1] = 0
     told, rows = [], []
-    packer = open_packer(
-        packing, seq_len, 0, on_places=told.append,
-        window_tokens=window if packing == "best_fit" else None,
-    )  # fmt: skip
+    form = RowForm(seq_len, 0, on_places=told.append)
+    packer = open_packer(packing, form, window_tokens=window if packing == "best_fit" else None)
     edges = [0, *sorted(min(cut, len(lengths)) for cut in cuts), len(lengths)]
     for a, b in itertools.pairwise(edges):
         part = np.concatenate([np.empty(0, np.uint32), *documents[a:b]])
-        rows += list(packer.pack(part, np.array(lengths[a:b], np.int64)))
+        rows += [some.copy() for some in packer.pack(part, np.array(lengths[a:b], np.int64))]
     rows = np.concatenate([np.empty((0, seq_len), np.uint32), *rows, *packer.flush()])
     covered, first = np.zeros(rows.shape, np.int64), 0
     for places in told:

@@ -22,7 +22,7 @@ from mixstream.corpus.remote_file import RemoteFile
 from mixstream.corpus.remote_listing import _fits, matching_files
 from mixstream.corpus.storage import StorageSettings
 from mixstream.errors import RecipeError, SourceError
-from tests.corpus.conftest import make_raw, time_limit, tree, write_texts
+from tests.corpus.conftest import make_blocks_small, make_raw, time_limit, tree, write_texts
 from tests.servers.faults import FaultProxy
 
 SETTINGS = {"tokenizer": "bytes", "seq_len": 16, "shard_bytes": 4096, "unit_bytes": 4000}
@@ -37,11 +37,7 @@ def tmp_path(memory_path):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """So that files of some kB are of many blocks."""
-    monkeypatch.setattr(remote_file, "_FIRST_BYTES", 64)
-    monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 1500)
-    monkeypatch.setattr(remote_file, "StorageSettings", lambda: IMPATIENT)
-    monkeypatch.setattr("mixstream.corpus.remote_listing.StorageSettings", lambda: IMPATIENT)
+    make_blocks_small(monkeypatch, IMPATIENT)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mixstream.corpus import remote_file
 from mixstream.corpus.convert import convert
 from mixstream.corpus.object_store import ObjectFolder, digests_of
 from mixstream.corpus.remote import RemotePath
@@ -20,7 +19,7 @@ from mixstream.corpus.remote_listing import matching_files
 from mixstream.corpus.sftp_store import SftpStore
 from mixstream.corpus.storage import StorageSettings
 from mixstream.errors import RecipeError, ShardForbiddenError, ShardMissingError, SourceError
-from tests.corpus.conftest import make_raw, tree
+from tests.corpus.conftest import make_blocks_small, make_raw, tree
 from tests.servers.gcs import GcsServer
 from tests.servers.sftp import SftpServer, missing_for_sftp
 
@@ -43,11 +42,7 @@ def tmp_path(memory_path):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(remote_file, "_FIRST_BYTES", 64)
-    monkeypatch.setattr(remote_file, "_BLOCK_BYTES", 1500)
-    monkeypatch.setattr(remote_file, "StorageSettings", lambda: IMPATIENT)
-    monkeypatch.setattr("mixstream.corpus.remote_listing.StorageSettings", lambda: IMPATIENT)
-    monkeypatch.setattr("mixstream.corpus.upload.StorageSettings", lambda: IMPATIENT)
+    make_blocks_small(monkeypatch, IMPATIENT)
 
 
 @pytest.fixture

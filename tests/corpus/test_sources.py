@@ -17,7 +17,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixstream.corpus.files import KINDS, described, read_bytes, shown
+from mixstream.corpus.file_bytes import described, read_bytes
+from mixstream.corpus.files import KINDS, shown
 from mixstream.corpus.sources import (
     REASONS,
     BadDocument,

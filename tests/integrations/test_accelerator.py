@@ -7,6 +7,7 @@ import pytest
 import mixstream
 from tests.integrations.conftest import (
     CHANGE_STEP,
+    FIRST,
     NUM_STEPS,
     SAVE_STEP,
     SECOND,
@@ -63,6 +64,31 @@ def test_rows_after_a_resume_on_another_world_size_are_those_of_a_plain_loop(
     assert together(first) == plain_steps[: SAVE_STEP + 2]
     second = launched(after, MODULE, tmp_path / "b", *arguments, "second")
     assert together(second) == plain_steps[SAVE_STEP:]
+
+
+def test_a_run_goes_on_over_a_corpus_that_has_lost_a_domain_if_told_how(
+    corpus, corpus_path, tmp_path
+):
+    from accelerate import Accelerator
+
+    from mixstream.integrations.accelerator import prepare_loader
+
+    less = mixstream.open_corpus({name: f"{corpus_path}/{name}" for name in ("code", "web")})
+    first, second = (
+        mixstream.Loader(corpus, FIRST, batch_size=4),
+        mixstream.Loader(less, batch_size=4),
+    )
+    saving, refusing, giving = (Accelerator(cpu=True) for _ in range(3))
+    prepare_loader(saving, first)
+    next(iter(first))
+    saving.save_state(tmp_path)
+    prepare_loader(refusing, second)
+    with pytest.raises(mixstream.StateError, match=r"'books', of weight 0.1 .* is gone"):
+        refusing.load_state(tmp_path)
+    prepare_loader(giving, second, on_retired="redistribute")
+    giving.load_state(tmp_path)
+    assert second.step == 1
+    assert second.weights == pytest.approx([2 / 9, 7 / 9])
 
 
 def test_a_loader_of_another_number_of_ranks_is_refused(corpus):

@@ -4,11 +4,13 @@ import sys
 
 import pytest
 
+import mixstream
 from tests.integrations.conftest import (
     GLOBAL_ROWS,
     NUM_STEPS,
     SAVE_STEP,
     SECOND,
+    SEED,
     launched,
     make_loader,
     rows_of,
@@ -20,7 +22,7 @@ from tests.integrations.conftest import (
 MODULE = "tests.integrations.test_huggingface"
 
 
-def make_trainer(output, corpus_path, max_steps, seen, accumulation=1):
+def make_trainer(output, corpus_path, max_steps, seen, accumulation=1, loader=None, **others):
     """A tiny Llama under a Trainer that notes the rows it trains on."""
     from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
@@ -51,8 +53,10 @@ def make_trainer(output, corpus_path, max_steps, seen, accumulation=1):
         disable_tqdm=True,
     )
     args.per_device_train_batch_size = GLOBAL_ROWS // args.world_size // accumulation
-    loader = make_loader(corpus_path, accumulation=accumulation)
-    return Noting(model=LlamaForCausalLM(config), args=args, train_loader=loader, steer=steer)
+    if loader is None:
+        loader = make_loader(corpus_path, accumulation=accumulation)
+    model = LlamaForCausalLM(config)
+    return Noting(model=model, args=args, train_loader=loader, steer=steer, **others)
 
 
 def run(folder, corpus_path, output, stage):
@@ -92,6 +96,9 @@ def losses(folder, corpus_path, output, _stage):
         by_hand=by_hand.item(),
         refused=refusals(trainer),
         ends=[end_of(output, corpus_path, resume) for resume in (None, True)],
+        retired=[
+            retired(output, corpus_path, **how) for how in ({}, {"on_retired": "redistribute"})
+        ],
     )
 
 
@@ -101,6 +108,19 @@ def end_of(output, corpus_path, resume):
     trainer = make_trainer(output, corpus_path, 2, seen)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.state.global_step, len(seen.get("rows", []))
+
+
+def retired(output, corpus_path, **how):
+    """What comes of going on from the step of `end_of` over a corpus that has lost a domain."""
+    corpus = mixstream.open_corpus({name: f"{corpus_path}/{name}" for name in ("code", "web")})
+    loader = mixstream.Loader(corpus, batch_size=GLOBAL_ROWS, seed=SEED, labels=True)
+    trainer = make_trainer(output, corpus_path, 3, {}, loader=loader, **how)
+    trainer.args.restore_callback_states_from_checkpoint = bool(how)
+    try:
+        trainer.train(resume_from_checkpoint=True)
+    except mixstream.StateError as error:
+        return str(error)
+    return loader.step, loader.weights.tolist()
 
 
 def refusals(trainer):
@@ -152,6 +172,14 @@ def test_the_models_own_shift_gives_the_loss_of_the_next_tokens(one_batch):
 
 def test_going_on_from_the_last_step_takes_none(one_batch):
     assert one_batch["ends"] == [[2, 2], [2, 0]]
+
+
+def test_a_run_goes_on_over_a_corpus_that_has_lost_a_domain_if_told_how(one_batch):
+    refused, (step, weights) = one_batch["retired"]
+    assert "domain 'books', of weight 0.1 from row" in refused
+    assert "on_retired='redistribute'" in refused
+    assert step == 3
+    assert weights == pytest.approx([2 / 9, 7 / 9])
 
 
 @pytest.mark.parametrize(

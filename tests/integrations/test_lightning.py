@@ -86,7 +86,28 @@ def run(folder, corpus_path, output, num_processes, stage):
     trainer.fit(
         make_module(seen), datamodule=data, ckpt_path=checkpoint if stage == "second" else None
     )
-    write_report(folder, rows=seen, step=trainer.global_step, state=data.loader.state_dict())
+    lost = {}
+    if stage == "epochs":
+        ways = ({}, {"on_retired": "redistribute"})
+        lost["retired"] = [retired(output, corpus_path, **how) for how in ways]
+    state = data.loader.state_dict()
+    write_report(folder, rows=seen, step=trainer.global_step, state=state, **lost)
+
+
+def retired(output, corpus_path, **how):
+    """What comes of going on over a corpus that has lost a domain of positive weight."""
+    from mixstream.integrations.lightning_trainer import MixDataModule
+
+    corpus = mixstream.open_corpus({name: f"{corpus_path}/{name}" for name in ("books", "web")})
+    make = functools.partial(mixstream.Loader, corpus, batch_size=4, seed=SEED, labels=True)
+    data = MixDataModule(make, **how)
+    trainer = make_trainer(f"{output}/less", 1, max_steps=NUM_STEPS)
+    checkpoint = f"{output}/checkpoints/epoch=1-step=45.ckpt"
+    try:
+        trainer.fit(make_module([]), datamodule=data, ckpt_path=checkpoint)
+    except mixstream.StateError as error:
+        return str(error)
+    return data.loader.step, data.loader.weights.tolist()
 
 
 @pytest.mark.slow
@@ -103,17 +124,29 @@ def test_rows_after_a_resume_on_another_world_size_are_those_of_a_plain_loop(
     assert second[0]["step"] == NUM_STEPS
 
 
-def test_epochs_of_limit_train_batches_go_on_where_the_last_one_ended(
-    corpus_path, plain_steps, tmp_path
-):
-    out = tmp_path / "out"
-    reports = launched(1, MODULE, tmp_path / "a", corpus_path, out, 1, "epochs")
+@pytest.fixture(scope="module")
+def epochs(corpus_path, tmp_path_factory):
+    """Where a run of two epochs of steps has written, and what it tells."""
+    folder = tmp_path_factory.mktemp("lightning")
+    out = folder / "out"
+    return out, launched(1, MODULE, folder / "a", corpus_path, out, 1, "epochs")
+
+
+def test_epochs_of_limit_train_batches_go_on_where_the_last_one_ended(plain_steps, epochs):
+    out, reports = epochs
     assert together(reports) == plain_steps
     lines = (out / "lightning_logs" / "version_0" / "metrics.csv").read_text().splitlines()
     rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
     assert [int(row["step"]) for row in rows] == [10, 20, 30, 40, 50]
     assert float(rows[-1]["mix/weight/books"]) == pytest.approx(SECOND["books"])
     assert sum(float(rows[-1][f"mix/drawn/{name}"]) for name in SECOND) == pytest.approx(1)
+
+
+def test_a_run_goes_on_over_a_corpus_that_has_lost_a_domain_if_told_how(epochs):
+    refused, (step, weights) = epochs[1][0]["retired"]
+    assert "domain 'code', of weight 0.3 from row" in refused
+    assert step == NUM_STEPS
+    assert weights == pytest.approx([6 / 7, 1 / 7])
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ PAGE = Path(mixstream.__file__).parent / "integrations" / "README.md"
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
 def test_every_snippet_of_the_page_on_trainers_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("web", "code", "books"):

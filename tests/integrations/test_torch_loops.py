@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import mixstream
+from mixstream.errors import StateError
 from tests.integrations.conftest import (
     CHANGE_STEP,
     FIRST,
@@ -55,11 +56,13 @@ def loop(corpus_path, checkpoint, kind, stage):
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
+    from mixstream.integrations.stateful import StatefulLoader
+
     model, loader, rows = wrapped(kind), make_loader(corpus_path), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     if stage == "second":
         weights = get_model_state_dict(model)
-        dcp.load({"model": weights, "loader": loader}, checkpoint_id=checkpoint)
+        dcp.load({"model": weights, "loader": StatefulLoader(loader)}, checkpoint_id=checkpoint)
         set_model_state_dict(model, weights)
     for batch in loader:
         rows.append(rows_of(batch))
@@ -70,7 +73,7 @@ def loop(corpus_path, checkpoint, kind, stage):
         if loader.step == CHANGE_STEP:
             loader.set_weights(SECOND if dist.get_rank() == 0 else FIRST)
         if loader.step == SAVE_STEP and stage == "first":
-            state = {"model": get_model_state_dict(model), "loader": loader}
+            state = {"model": get_model_state_dict(model), "loader": StatefulLoader(loader)}
             dcp.save(state, checkpoint_id=checkpoint)
         if loader.step == (SAVE_STEP + 2 if stage == "first" else NUM_STEPS):
             return rows
@@ -94,6 +97,67 @@ def test_rows_after_a_resume_from_a_distributed_checkpoint_are_those_of_a_plain_
     first, second = stages
     assert together(first, kind) == plain_steps[: SAVE_STEP + 2]
     assert together(second, kind) == plain_steps[SAVE_STEP:]
+
+
+ALONE = pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or unini")
+
+
+def saved_and_loaded(folder, first, second, **how):
+    """A loader goes on from the checkpoint of another one, both in this process."""
+    import torch.distributed.checkpoint as dcp
+
+    from mixstream.integrations.stateful import StatefulLoader
+
+    dcp.save({"loader": StatefulLoader(first)}, checkpoint_id=folder)
+    dcp.load({"loader": StatefulLoader(second, **how)}, checkpoint_id=folder)
+
+
+@ALONE
+def test_a_state_that_a_distributed_checkpoint_took_apart_is_refused_not_loaded_in_part(
+    corpus, tmp_path
+):
+    import torch.distributed.checkpoint as dcp
+
+    saved, loaded = (mixstream.Loader(corpus, batch_size=4, seed=1) for _ in range(2))
+    saved.set_weights(saved.weights, at_step=5)
+    saved.set_weights(saved.weights, at_step=9)
+    loaded.set_weights(loaded.weights, at_step=7)
+    before = loaded.state_dict()
+    dcp.save({"loader": saved}, checkpoint_id=tmp_path / "dcp")
+    with pytest.raises(StateError, match=r"give it .*StatefulLoader"):
+        dcp.load({"loader": loaded}, checkpoint_id=tmp_path / "dcp")
+    assert loaded.state_dict() == before
+
+
+@ALONE
+@pytest.mark.parametrize("num_planned", [0, 1, 2, 3])
+def test_planned_changes_survive_a_distributed_checkpoint_whatever_is_planned_where_it_is_loaded(
+    corpus, tmp_path, num_planned
+):
+    first, second = (mixstream.Loader(corpus, FIRST, batch_size=GLOBAL_ROWS) for _ in range(2))
+    steps_of(first, 0, 2)
+    first.set_weights(SECOND, at_step=5)
+    first.set_weights(FIRST, at_step=7, reason="back")
+    for number in range(num_planned):
+        second.set_weights(SECOND, at_step=4 + number)
+    saved_and_loaded(tmp_path / "checkpoint", first, second)
+    assert steps_of(second, 2, 12) == steps_of(first, 2, 12)
+
+
+@ALONE
+def test_a_distributed_checkpoint_loads_into_a_corpus_that_gained_or_lost_a_domain(
+    corpus, corpus_path, tmp_path
+):
+    code, web = (f"{corpus_path}/{name}" for name in ("code", "web"))
+    grown = mixstream.open_corpus({"code": code, "web": web, "new": code})
+    first = mixstream.Loader(corpus, FIRST, batch_size=GLOBAL_ROWS, seed=SEED)
+    steps_of(first, 0, 2)
+    second = mixstream.Loader(grown, batch_size=GLOBAL_ROWS, seed=SEED)
+    with pytest.raises(mixstream.StateError, match="load the state with on_retired='redistribu"):
+        saved_and_loaded(tmp_path / "refused", first, second)
+    saved_and_loaded(tmp_path / "checkpoint", first, second, on_retired="redistribute")
+    assert second.step == 2
+    assert second.weights == pytest.approx([2 / 9, 7 / 9, 0])
 
 
 def halves(corpus):

@@ -284,8 +284,12 @@ def test_what_is_no_state_is_refused(corpus):
         with pytest.raises(StateError, match="no 'version' in the loader's state"):
             loader.load_state_dict(state)
     state = loader.state_dict()
+    damaged = {**state, "batches": {**state["batches"], "step": "x"}}
+    with pytest.raises(StateError, match=f"id {state['id']} and now has .* lost or changed"):
+        loader.load_state_dict(damaged)
+    del damaged["id"]  # as of a mixstream that wrote none
     with pytest.raises(StateError, match="the state's step is 'x'"):
-        loader.load_state_dict({**state, "batches": {**state["batches"], "step": "x"}})
+        loader.load_state_dict(damaged)
 
 
 # weights

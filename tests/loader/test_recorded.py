@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import mixstream
 from mixstream.errors import ShardError, StateError, WeightsError
+from mixstream.loader.recorded import signal_values
 from tests.loader.conftest import (
     SHAPES,
     contents_of,
@@ -369,6 +371,31 @@ def test_signals_that_do_not_fit_are_refused(corpus, tmp_path):
         loader.log_signal("loss", {"wiki": 1.0})
     with pytest.raises(StateError, match="signal 'loss' has no log to go to"):
         mixstream.Loader(corpus, batch_size=1).log_signal("loss", np.ones(6))
+
+
+@pytest.mark.parametrize(
+    "values",
+    ["abc", None, object(), [None, 1], ["1", "2"], [[1], [2, 3]], [[1, 2], [3, 4]], [1, 10**400],
+     np.array(["a", "b"]), np.array([1j, 2]), {"web": "1.5"}, {"web": None}, {"web": [1, 2]}],
+)  # fmt: skip
+def test_a_signal_that_is_not_numbers_is_refused_by_name_and_value(values):
+    said = r"signal 'x' (is .*, which is not one number a domain: |has shape \(2, 2\); give one)"
+    with pytest.raises(ValueError, match=said) as refused:
+        signal_values("x", values, ["web", "code"])
+    assert "web, code" in str(refused.value) or "shape (2,)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, 2], (1.0, np.float32(2)), np.array([1, 2], np.int8), {"web": 1, "code": torch.tensor([2])},
+     [torch.tensor(1.0, requires_grad=True), 2], torch.tensor([1, 2], dtype=torch.bfloat16)],
+)  # fmt: skip
+def test_a_signal_may_come_as_any_numbers(values):
+    assert signal_values("x", values, ["web", "code"]).tolist() == [1, 2]
+
+
+def test_a_signal_by_name_may_leave_domains_out():
+    np.testing.assert_array_equal(signal_values("x", {"code": 2}, ["web", "code"]), [np.nan, 2])
 
 
 def test_workers_and_broken_loops_replay_too(corpus, tmp_path):

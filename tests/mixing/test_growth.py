@@ -154,7 +154,6 @@ def test_no_meaning_lies_in_the_order_of_a_states_keys():
     assert went_on(layout, through_json(state)).fingerprint == grown_run.fingerprint
 
 
-
 def test_a_cap_of_epochs_counts_the_new_rows_once_in_the_running_epoch():
     layout = {"web": np.array([4, 4]), "code": np.array([5])}
     options = {"max_epochs": {"web": 2}, "on_exhausted": "stop"}

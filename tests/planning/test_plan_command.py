@@ -57,9 +57,33 @@ def test_plan_follows_a_schedule(corpus, tmp_path, capsys):
     assert rows == {"web": 80, "code": 80}
 
 
+@pytest.mark.parametrize("caps", [["1"], ["web=1", "code=1"]])
+@pytest.mark.parametrize("order", [["--no-shuffle"], ["--block-rows", "10"]])
+def test_plan_ends_a_run_whose_domains_are_exhausted(corpus, capsys, caps, order):
+    run = ["plan", str(corpus), *RUN, *PACE, "--steps", "50", "--max-epochs", *caps, *order]
+    assert main(run) == 0
+    printed = capsys.readouterr().out
+    assert "12 steps, 96 rows" in printed
+    assert "- every domain has reached its max_epochs after 12 of 50 steps" in printed
+    assert main([*run, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["num_steps"], plan["asked_steps"]) == (12, 50)
+
+
+def test_the_help_of_plan_says_what_is_not_modelled(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The limit on shards that a process has open" in said
+    assert "is not modelled" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["{}", "--max-epochs", "1", "web=2"], "--max-epochs is 1, web=2; give one number for all"),
+        (["{}", "--max-epochs", "web=1", "web=2"], "one NAME=N for each that has a limit"),
+        (["{}", "--max-epochs", "wiki=1"], "unknown domain 'wiki' in max_epochs"),
         ([], "name a CORPUS, or describe one with --synthetic; one of the two"),
         (["{}", "--synthetic", "a=2:1"], "one of the two"),
         (["{}", "--seq-len", "3"], "--seq-len has no effect on a CORPUS"),
@@ -81,6 +105,8 @@ def test_plan_names_what_is_wrong(corpus, capsys, arguments, message):
         (["--steps", "x"], "'x' is no whole number"),
         (["--step-seconds", "0"], "'0' is no number above 0"),
         (["--step-seconds", "x"], "'x' is no number above 0"),
+        (["--max-epochs", "web=x"], "'web=x' is not N or NAME=N, as in 1 or web=4"),
+        (["--no-shuffle", "--block-rows", "5"], "not allowed with argument --no-shuffle"),
         (["--weights", "a=1", "--schedule", "f"], "not allowed with argument --weights"),
     ],
 )

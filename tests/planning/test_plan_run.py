@@ -184,3 +184,50 @@ def test_domains_without_rows_are_no_trouble():
 )
 def test_sizes_are_readable(num_bytes, text):
     assert size_text(num_bytes) == text
+
+
+@pytest.mark.parametrize("drawn_rows", [10**8, 0, 6400])
+def test_exhausted_domains_leave_their_weight_to_the_others_and_then_the_run_ends(drawn_rows):
+    caps = {"web": 1, "code": 3}
+    plan = plan_of(num_steps=10**5, max_epochs=caps, drawn_rows=drawn_rows)
+    drawn = {domain.name: domain.rows for domain in plan.domains}
+    # each of two nodes ends when its slice of one is used up, whatever the other has left
+    assert [drawn["web"], drawn["code"]] == pytest.approx([40_000, 60_000], rel=0.02)
+    assert plan.num_rows == plan.num_steps * 16 == pytest.approx(100_000, rel=0.02)
+    assert plan.asked_steps == 10**5
+    assert plan.num_drawn == min(drawn_rows, plan.num_rows)
+    said = f"every domain has reached its max_epochs after {plan.num_steps:,} of 100,000 steps"
+    assert plan.advice[0].startswith(said)
+    assert plan.total_seconds == pytest.approx(plan.num_steps * 0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("drawn_rows", [10**8, 0])
+def test_a_cap_that_is_not_reached_and_one_that_leaves_a_domain_alone(drawn_rows):
+    plan = plan_of(num_steps=2500, max_epochs={"code": 9}, drawn_rows=drawn_rows)
+    assert plan.num_steps == plan.asked_steps == 2500
+    assert plan.advice == ()
+    capped = plan_of(num_steps=5000, max_epochs={"code": 1}, drawn_rows=drawn_rows)
+    assert [domain.rows for domain in capped.domains] == pytest.approx([60_000, 20_000], rel=0.01)
+
+
+def test_a_run_of_no_batch_is_refused():
+    with pytest.raises(RecipeError, match="max_epochs before the first batch of 16 rows; allow mo"):
+        plan_of(described_contents("web=10:4", seq_len=24), {"web": 1}, max_epochs=1)
+
+
+def test_without_shuffling_one_shard_of_a_domain_is_read_at_once():
+    plan, shuffled = (plan_of(shuffle=shuffle) for shuffle in (False, True))
+    raw = int(CORPUS.raw_bytes.max())
+    assert all(node.working_set_bytes == 2 * raw for node in plan.nodes)
+    assert all(node.working_set_bytes > 2 * raw for node in shuffled.nodes)
+    assert plan.shards_downloaded_twice == 0
+
+
+def test_a_run_of_10_to_the_12_rows_is_planned_without_shuffling_too():
+    contents = described_contents("web=7e11:1400000,code=3e11:600000")
+    plan = plan_of(
+        contents, num_nodes=125, ranks_per_node=8, num_steps=10**6, simulated_nodes=1,
+        cache_bytes=10**12, bytes_per_second=1e9, shuffle=False, max_epochs=1, drawn_rows=10**5,
+    )  # fmt: skip
+    assert plan.num_rows == 4 * 10**9
+    assert plan.nodes[0].downloads > 0

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import mixstream
 from mixstream.runlog import read_run, request_weights
 from tests.plot.logs import losses, names, write_log
 from tests.watch.conftest import body_of
@@ -247,3 +248,33 @@ def overlapping(page, figure):
         """,
         figure,
     )
+
+
+def test_the_sliders_are_those_of_the_corpus_that_the_run_goes_on_over(
+    corpus_path, tmp_path, opened
+):
+    log, names = tmp_path / "grown.jsonl", ("code", "web", "books <b>&amp;")
+    before, after = (
+        mixstream.open_corpus({name: corpus_path / name for name in chosen})
+        for chosen in (names[:2], names[1:])
+    )
+    loader = mixstream.Loader(before, batch_size=4, run_log=log, steerable=True)
+    next(iter(loader))
+    state = loader.state_dict()
+    page = opened(log)
+    assert sliders(page) == ["code", "web"]
+    set_weight(page, "code", "0.25")
+    going_on = mixstream.Loader(after, batch_size=4, run_log=log, steerable=True)
+    going_on.load_state_dict(state, on_retired="redistribute")
+    batches = iter(going_on)
+    next(batches)
+    until(lambda: sliders(page) == ["web", "books <b>&amp;"], "the old sliders stayed")
+    assert "code left the corpus" in text_of(page, "#marks")
+    set_weight(page, "books <b>&amp;", "3")
+    click_apply(page)
+    until(lambda: next(batches) and text_of(page, "#answer").startswith("taken"), "no answer")
+    assert going_on.weights.tolist() == [0.25, 0.75]
+
+
+def sliders(browser):
+    return browser.execute_script("return rows().map(({ name }) => name)")

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +34,7 @@ import orjson
 from mixstream.arrays import Counts, Tokens
 from mixstream.corpus.tokenizers.base import Description
 from mixstream.corpus.tokenizers.patterns import RANK_ENCODINGS
-from mixstream.corpus.tokenizers.pieces import Encode, encoded_in_pieces
+from mixstream.corpus.tokenizers.pieces import Encode, are_short, encoded_in_pieces
 from mixstream.corpus.tokenizers.stripped import stripped
 from mixstream.corpus.tokenizers.vocabulary import Reference, Vocabulary, limit_threads
 
@@ -72,18 +73,21 @@ class FastTokenizer:
         self.backend = backend
         self.reference = reference
         self._threads = threads
-        self._encode: Encode = FAST_BACKENDS[backend](reference, threads)
+        self._encoder = FAST_BACKENDS[backend](reference, threads)
 
     def __reduce__(self) -> tuple[Callable[..., FastTokenizer], tuple[Reference, str, int]]:
         return _made, (self.reference, self.backend, self._threads)
 
     def encode(self, texts: Sequence[str]) -> tuple[Tokens, Counts]:
         """See Tokenizer."""
+        if self._encoder.of_str is not None and are_short(texts):
+            return self._encoder.of_str(texts)
         return self.encode_utf8([text.encode("utf-8") for text in texts])
 
     def encode_utf8(self, texts: Sequence[bytes]) -> tuple[Tokens, Counts]:
         """See Utf8Tokenizer; very long texts go in pieces (pieces.py)."""
-        return encoded_in_pieces(self._encode, texts, self.reference.vocabulary.separators)
+        separators = self.reference.vocabulary.separators
+        return encoded_in_pieces(self._encoder.of_utf8, texts, separators)
 
     def decode(self, ids: Tokens) -> str:
         """See Tokenizer."""
@@ -98,6 +102,15 @@ class FastTokenizer:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """What a library makes ids with."""
+
+    of_utf8: Encode
+    of_str: Callable[[Sequence[str]], tuple[Tokens, Counts]] | None = None
+    """Of a library that takes str, which saves making UTF-8 of each for it to be undone."""
+
+
 def _made(reference: Reference, backend: str, threads: int) -> FastTokenizer:
     return FastTokenizer(reference, backend, threads=threads)
 
@@ -105,7 +118,7 @@ def _made(reference: Reference, backend: str, threads: int) -> FastTokenizer:
 # --- fastokens
 
 
-def _fastokens(reference: Reference, threads: int) -> Encode:
+def _fastokens(reference: Reference, threads: int) -> Encoder:
     limit_threads(1)  # see _Threads
     import fastokens  # type: ignore[import-untyped]
 
@@ -119,30 +132,31 @@ def _fastokens(reference: Reference, threads: int) -> Encode:
     else:
         raise ValueError("fastokens reads no SentencePiece models")
 
-    def encode(texts: Sequence[bytes]) -> tuple[Tokens, Counts]:
-        ids, offsets = model.encode_batch_flat(
-            [text.decode("utf-8") for text in texts], split_special_tokens=True
-        )
+    def encode(texts: Sequence[str]) -> tuple[Tokens, Counts]:
+        ids, offsets = model.encode_batch_flat(texts, split_special_tokens=True)
         lengths = np.diff(np.frombuffer(offsets, np.uint64).astype(np.int64))
         return np.frombuffer(ids, np.uint32), lengths
 
-    return encode if threads == 1 else _Threads(encode, threads)
+    of_str = encode if threads == 1 else _Threads(encode, threads)
+    return Encoder(lambda texts: of_str([text.decode("utf-8") for text in texts]), of_str)
 
 
 class _Threads:
     """An encoder that several threads call, each with a part of the texts, in their order."""
 
-    def __init__(self, encode: Encode, threads: int) -> None:
+    def __init__(
+        self, encode: Callable[[Sequence[str]], tuple[Tokens, Counts]], threads: int
+    ) -> None:
         self._encode, self._num_threads = encode, threads
         self._pool = ThreadPoolExecutor(threads)  # kept: a thread has a memory of words seen
 
-    def __call__(self, texts: Sequence[bytes]) -> tuple[Tokens, Counts]:
+    def __call__(self, texts: Sequence[str]) -> tuple[Tokens, Counts]:
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-        num_bytes = int(ends[-1]) if len(ends) else 0
-        num_parts = min(self._num_threads, num_bytes // MIN_PART_BYTES)
+        size = int(ends[-1]) if len(ends) else 0
+        num_parts = min(self._num_threads, size // MIN_PART_BYTES)
         if num_parts < 2:
             return self._encode(texts)
-        edges = np.searchsorted(ends, np.arange(1, num_parts) * num_bytes // num_parts).tolist()
+        edges = np.searchsorted(ends, np.arange(1, num_parts) * size // num_parts).tolist()
         parts = [texts[i:j] for i, j in pairwise([0, *edges, len(texts)])]
         found = list(self._pool.map(self._encode, parts))
         ids, lengths = zip(*found, strict=True)
@@ -264,9 +278,9 @@ def _process_bytes() -> int | None:
         return None
 
 
-FAST_BACKENDS: dict[str, Callable[[Reference, int], Encode]] = {
+FAST_BACKENDS: dict[str, Callable[[Reference, int], Encoder]] = {
     "fastokens": _fastokens,
-    "gigatoken": _Gigatoken,
+    "gigatoken": lambda reference, threads: Encoder(_Gigatoken(reference, threads)),
 }
 """{name: what makes its encoder}."""
 

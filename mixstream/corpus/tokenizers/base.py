@@ -78,12 +78,12 @@ class _Describing(Protocol):
     def described(self) -> Description: ...
 
 
-def encoded(tokenizer: Tokenizer, texts: Sequence[bytes]) -> tuple[Tokens, Counts]:
-    """The ids of UTF-8 texts, by encode_utf8 where the tokenizer has it, else by encode.
+def encoded(tokenizer: Tokenizer, texts: Sequence[str | bytes]) -> tuple[Tokens, Counts]:
+    """The ids of texts: by encode where each is a str, or the tokenizer has no encode_utf8.
 
     Args:
         tokenizer: any Tokenizer.
-        texts: n texts, each valid UTF-8.
+        texts: n texts, each a str that UTF-8 can hold, or valid UTF-8.
 
     Returns:
         (T,) uint32 ids and (n,) int64 counts that sum to T.
@@ -91,9 +91,14 @@ def encoded(tokenizer: Tokenizer, texts: Sequence[bytes]) -> tuple[Tokens, Count
     Raises:
         UnicodeDecodeError: a text is no UTF-8 and the tokenizer has no encode_utf8.
     """
-    if isinstance(tokenizer, Utf8Tokenizer):
-        return tokenizer.encode_utf8(texts)
-    return tokenizer.encode([text.decode("utf-8") for text in texts])
+    kinds = set(map(type, texts))
+    if bytes in kinds and isinstance(tokenizer, Utf8Tokenizer):
+        return tokenizer.encode_utf8(
+            [text.encode("utf-8") if isinstance(text, str) else text for text in texts]
+        )
+    return tokenizer.encode(
+        [text if isinstance(text, str) else text.decode("utf-8") for text in texts]
+    )
 
 
 def described(tokenizer: Tokenizer) -> Description:

@@ -17,7 +17,7 @@ from mixstream.corpus.tokenizers import tokenizer_json
 from mixstream.corpus.tokenizers.base import Description, by_spelling
 from mixstream.corpus.tokenizers.patterns import cut_separators
 from mixstream.corpus.tokenizers.pieces import encoded_in_pieces
-from mixstream.corpus.tokenizers.stripped import highest_id, stripped
+from mixstream.corpus.tokenizers.stripped import highest_id, no_collection, stripped
 from mixstream.corpus.tokenizers.vocabulary import Vocabulary, limit_threads
 from mixstream.errors import RecipeError
 
@@ -67,7 +67,8 @@ class JsonTokenizer:
         self._end_token = end_of_text
         self.name = name or path.name
         self.sha256 = hashlib.sha256(content).hexdigest()
-        config = orjson.loads(content)  # once: it takes a fifth of the time to open the model
+        with no_collection():  # of 50,000 lists that all stay
+            config = orjson.loads(content)  # once: it takes a fifth of the time to open the model
         added = sorted(model.get_added_tokens_decoder().items())
         self.vocab_size = 1 + max([highest_id(config), *(token_id for token_id, _ in added)])
         self.end_id = tokenizer_json.end_id_of(model, self._end_token, place)

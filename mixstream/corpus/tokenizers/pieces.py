@@ -26,7 +26,7 @@ import numpy as np
 
 from mixstream.arrays import Counts, Tokens
 
-__all__ = ["MAX_PIECE_BYTES", "encoded_in_pieces", "pieces"]
+__all__ = ["MAX_PIECE_BYTES", "are_short", "encoded_in_pieces", "pieces"]
 
 MAX_PIECE_BYTES = 4 * 2**20
 """The longest text a back end is given, and about the most text in one call. At 4 MiB the worst
@@ -39,6 +39,12 @@ Encode: TypeAlias = Callable[[Sequence[bytes]], tuple[Tokens, Counts]]
 
 _LETTERS = np.isin(np.arange(256), np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8))
 _LETTERS |= np.roll(_LETTERS, -32)
+
+
+def are_short(texts: Sequence[str]) -> bool:
+    """Whether a back end may get texts as they are: none is cut, and one call takes them all."""
+    sizes = [len(text) for text in texts]
+    return sum(sizes) <= MAX_PIECE_BYTES and 4 * max(sizes, default=0) <= MAX_PIECE_BYTES
 
 
 def encoded_in_pieces(

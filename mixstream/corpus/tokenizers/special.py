@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from mixstream.arrays import Counts, Tokens
+from mixstream.arrays import Counts, Rows, Tokens
 from mixstream.errors import RecipeError
 
 __all__ = ["with_end_ids", "with_special_ids"]
 
 
 def with_special_ids(
-    ids: Tokens, lengths: Counts, bos_id: int | None = None, *, eos_id: int | None
-) -> tuple[Tokens, Counts]:
+    ids: Tokens,
+    lengths: Counts,
+    bos_id: int | None = None,
+    *,
+    eos_id: int | None,
+    room: Callable[[int], Rows] | None = None,
+) -> tuple[Rows, Counts]:
     """The same documents with the given ids around each; documents of no ids are left out.
 
     An end id alone would read as padding, so a document of no ids (a tokenizer that strips white
@@ -24,9 +31,10 @@ def with_special_ids(
         bos_id: put before each document; None for nothing. It may be the end id itself.
         eos_id: put after each document; None for nothing, and then nobody can tell where a
             document ends in a packed row.
+        room: gives memory for so many ids, of a dtype that holds every one; new uint32 if left out.
 
     Returns:
-        (T + k m,) uint32 ids and (m,) int64 lengths of the m documents that hold ids, each longer
+        (T + k m,) ids and (m,) int64 lengths of the m documents that hold ids, each longer
         by k, the number of ids given.
 
     Raises:
@@ -43,7 +51,8 @@ def with_special_ids(
     if num_before + num_after == 0:
         return ids, lengths
     ends = np.cumsum(lengths)
-    longer = np.empty(len(ids) + (num_before + num_after) * len(lengths), np.uint32)
+    num_ids = len(ids) + (num_before + num_after) * len(lengths)
+    longer = np.empty(num_ids, np.uint32) if room is None else room(num_ids)
     is_text = np.ones(len(longer), np.bool_)
     if bos_id is not None:
         longer[ends - lengths] = bos_id
@@ -55,7 +64,7 @@ def with_special_ids(
     return longer, lengths
 
 
-def with_end_ids(ids: Tokens, lengths: Counts, end_id: int) -> tuple[Tokens, Counts]:
+def with_end_ids(ids: Tokens, lengths: Counts, end_id: int) -> tuple[Rows, Counts]:
     """with_special_ids with an end id alone.
 
     Args:

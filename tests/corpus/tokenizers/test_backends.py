@@ -92,8 +92,9 @@ def test_any_text_has_the_same_ids_in_every_back_end_that_claims_it(pairs, claim
     expected, expected_lengths = reference.encode(texts)
     assert (ids.dtype, lengths.dtype) == (np.uint32, np.int64)
     assert (ids.tolist(), lengths.tolist()) == (expected.tolist(), expected_lengths.tolist())
-    in_bytes = encoded(fast, [text.encode() for text in texts])
-    assert in_bytes[0].tolist() == expected.tolist()
+    in_bytes = [text.encode() for text in texts]
+    for some in (texts, in_bytes, [*texts[:2], *in_bytes[2:]]):
+        assert encoded(fast, some)[0].tolist() == expected.tolist()
     assert fast.end_id not in ids
 
 
@@ -177,19 +178,19 @@ def test_gigatoken_is_made_anew_when_its_memory_has_grown(pairs, monkeypatch):
     fast = pickle.loads(pickle.dumps(fast))
     text = [b"a text of some words"]
     expected = reference.encode_utf8(text)[0].tolist()
-    first = fast._encode._model
+    first = fast._encoder.of_utf8._model
     assert fast.encode_utf8(text)[0].tolist() == expected
-    assert fast._encode._model is first
+    assert fast._encoder.of_utf8._model is first
     monkeypatch.setattr(module, "MAX_GROWTH_BYTES", -(2**40))
     assert fast.encode_utf8(text)[0].tolist() == expected
-    assert fast._encode._model is not first
-    second = fast._encode._model
+    assert fast._encoder.of_utf8._model is not first
+    second = fast._encoder.of_utf8._model
     monkeypatch.setattr(module, "_process_bytes", lambda: None)
     assert fast.encode_utf8(text)[0].tolist() == expected
-    assert fast._encode._model is second
+    assert fast._encoder.of_utf8._model is second
     monkeypatch.setattr(module, "MAX_TEXT_BYTES", 10)
     assert fast.encode_utf8(text)[0].tolist() == expected
-    assert fast._encode._model is not second
+    assert fast._encoder.of_utf8._model is not second
 
 
 @given(texts=TEXTS)

@@ -19,7 +19,12 @@ from mixstream.corpus.tokenizers import (
     special,
 )
 from mixstream.corpus.tokenizers.patterns import cut_separators
-from mixstream.corpus.tokenizers.pieces import ALL_SEPARATORS, encoded_in_pieces
+from mixstream.corpus.tokenizers.pieces import (
+    ALL_SEPARATORS,
+    MAX_PIECE_BYTES,
+    are_short,
+    encoded_in_pieces,
+)
 
 LETTERS = st.text(
     st.sampled_from("abcXYZ   \n\n\t.,'!?12é漢\u0301\u00a0\r<>_-sdtm\u017fǅ"), max_size=120
@@ -91,6 +96,14 @@ def test_a_document_without_a_space_has_the_same_ids_in_every_back_end(reference
         found = FastTokenizer(reference, name).encode_utf8([b"x", text, b"y"])
         assert all(map(np.array_equal, found, expected))
     assert reference.decode(expected[0][1:-1]).encode() == text
+
+
+def test_texts_are_short_where_none_would_be_cut_and_one_call_takes_them_all():
+    longest = "a" * (MAX_PIECE_BYTES // 4)  # of four bytes a character, it would be a piece
+    assert are_short([])
+    assert are_short([longest] * 4)
+    assert not are_short([longest] * 5)
+    assert not are_short([longest + "a"])
 
 
 def test_nothing_is_cut_where_nothing_is_known(tmp_path):
