@@ -23,8 +23,6 @@ from mixstream.errors import ShardError
 
 __all__ = ["RowPool", "default_max_maps"]
 
-_LOOK_SECONDS = 0.5
-"""Between two looks for maps whose files have gone from the cache, whose bytes are not free yet."""
 NOT_MAPPED = np.iinfo(np.int32).min
 """Stands for the domain of a shard that is not mapped; no address can name this domain."""
 
@@ -85,7 +83,7 @@ class RowPool:
         self._stride = np.zeros(places, np.int64)
         self._base = np.zeros(places, np.int64)
         self._last_use = np.zeros(places, np.int64) if places > self._max_maps else None
-        self._clock, self._looked_at = 0, 0.0
+        self._clock = 0
         self._window = Window(self._seq_len, self._dtypes)
         self._look_through()
 
@@ -288,10 +286,7 @@ class RowPool:
 
     def _evict(self, num_new: int, kept: Counts) -> None:
         """Make room for new maps; an eighth at once, so that a full pool seldom sorts."""
-        now = time.monotonic()
-        if now - self._looked_at >= _LOOK_SECONDS:  # a look asks for every file that is mapped
-            self._looked_at = now
-            self._unmap_evicted(kept)
+        self._unmap_evicted(kept)
         excess = len(self._maps) + num_new - self._max_maps
         if excess <= 0 or self._last_use is None:
             return

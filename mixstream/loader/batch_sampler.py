@@ -98,6 +98,10 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
         """This rank's addresses of the last steps, each at its number modulo their number."""
         self._ahead: _Ahead | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is computed and not drawn."""
+        return self.__dict__ | {"_ahead": None}
+
     @property
     def batch_size(self) -> int:
         """B; batches are computed ahead, so another one takes another batch sampler."""

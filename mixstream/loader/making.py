@@ -96,15 +96,18 @@ class BatchMaker:
         pool = dataset.corpus.pool
         max_rows = _GATHERED_BYTES // (dataset.corpus.seq_len * dataset.corpus.dtype.itemsize)
         sampler = addresses.sampler
-        version, rows, first = -1, None, 0
+        version, begin, end, rows = -1, 0, 0, None
+        # the steps whose rows were gathered at once, or would have had to wait for a shard
         for own in addresses:
-            first += size
-            if rows is None or first == len(rows) or version != sampler.version:
-                version, first = sampler.version, 0
-                rows = pool.gather_mapped(addresses.computed(max_rows))
+            step = addresses.step
+            if version != sampler.version or not begin <= step < end:
+                coming = addresses.computed(max_rows)
+                version, begin, end = sampler.version, step, step + len(coming) // size
+                rows = pool.gather_mapped(coming)
             if rows is None:
                 batch = dataset.batch(own)
             else:
+                first = (step - begin) * size
                 batch = dataset.batch_of(rows[first : first + size], own)
             yield batch if transform is None else transform(batch)
 

@@ -14,7 +14,8 @@ class Mark:
 
     Args:
         row: the next row of the run.
-        counts: (C, K) int64, how often each node has drawn each domain; not copied.
+        counts: (C, K) int64, how often each node has drawn each domain; not copied, and not to be
+            written to any more.
         since: in place of counts, an earlier place and the groups of the rows since.
     """
 
@@ -22,7 +23,7 @@ class Mark:
 
     def __init__(self, row: int, counts: Counts | None, since: tuple[Mark, Counts] | None = None):
         self.row = row
-        self._counts = counts
+        self._counts = None if counts is None else _read_only(counts)
         self._since = since
         """An earlier place, and the groups drawn since: what the counts follow from."""
 
@@ -36,10 +37,21 @@ class Mark:
 
     @property
     def counts(self) -> Counts:
-        """(C, K) int64, how often each node has drawn each domain."""
+        """(C, K) int64, read-only, how often each node has drawn each domain."""
+        since = self._since  # first: another thread may be counting, too
         if self._counts is None:
-            assert self._since is not None, "without counts it follows from an earlier place"
-            before = self._since[0].counts
-            drawn = np.bincount(self._since[1], minlength=before.size)
-            self._counts, self._since = before + drawn.reshape(before.shape), None
+            assert since is not None, "without counts it follows from an earlier place"
+            before = since[0].counts
+            drawn = np.bincount(since[1], minlength=before.size)
+            self._counts = _read_only(before + drawn.reshape(before.shape))
+            self._since = None
         return self._counts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Mark, (self.row, self.counts)
+
+
+def _read_only(counts: Counts) -> Counts:
+    view = counts.view()
+    view.flags.writeable = False
+    return view

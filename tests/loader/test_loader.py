@@ -862,3 +862,28 @@ def test_a_gather_for_coming_steps_waits_for_no_shard_but_those_of_this_one(tmp_
     loader = mixstream.Loader(corpus, batch_size=1, shuffle=False, shards_ahead=0)
     for step, _ in zip(range(20), loader, strict=False):
         assert corpus.pool.num_maps == step // 8 + 1
+
+
+def test_a_batch_is_of_its_own_addresses_even_if_somebody_else_draws_a_step(corpus):
+    loader = mixstream.Loader(corpus, batch_size=3, seed=3)
+    drawn = mixstream.MixSampler(corpus.layout, seed=3)
+    for place, batch in zip(range(80), loader, strict=False):
+        assert rows_of(batch) == contents_of(corpus, drawn.take(3))
+        if place % 20 == 19:
+            next(iter(loader.batches))
+            drawn.take(3)
+
+
+def test_counts_that_are_told_cannot_be_written_to(corpus):
+    loader = mixstream.Loader(corpus, batch_size=3)
+    next(iter(loader))
+    for counts in (loader.batches.counts(1), loader.batches.sampler.mark().counts):
+        with pytest.raises(ValueError, match="read-only"):
+            counts += 1
+
+
+def test_a_copy_holds_no_step_that_is_not_drawn(corpus):
+    loader = mixstream.Loader(corpus, batch_size=8)
+    for _ in zip(range(300), loader, strict=False):
+        pass
+    assert len(pickle.dumps(loader.batches)) < 20_000
