@@ -58,9 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(page, Path(folder), (*OURS_AND_FLOORS, *settings.peers), settings.home)
         for varied in points:
-            rounds = (
-                1 if settings.quick else 5 if len(varied) == 0 or "num_workers" in varied else 3
-            )
+            rounds = 1 if settings.quick else 3 if len(varied) == 0 else 2
             measure(contest, CENTRE | varied, varied, quick=settings.quick, rounds=rounds)
     if settings.json:
         page.write(settings.json, " ".join(["python", *sys.argv]))
@@ -71,7 +69,7 @@ def measure(
 ) -> None:
     """All contenders at one point."""
     weights = weights_of(point["num_domains"])
-    num_bytes, seconds = (1 << 23, 0.3) if quick else (1 << 26, 1.5)
+    num_bytes, seconds = (1 << 23, 0.3) if quick else (1 << 26, 1.0)
     name = f"{point['num_domains']}-{point['seq_len']}-{point['dtype']}"
     source = contest.work / name / "source"
     if not source.exists():

@@ -70,7 +70,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add("--check", choices=("size", "time", "content"), help="how changed inputs are told")
     add("--redo-changed", action="store_true", default=None, help="go on with changed inputs")
     add("--drop-domain", metavar="NAME", help="take a domain out of a finished corpus, no more")
-    add("--workers", type=int, metavar="N", help="cores at most, as threads first; default: all")
+    add("--workers", type=int, metavar="N", help="processes at most; default: a core each")
     add("--memory", type=num_bytes, metavar="N", help="of all processes; default: 3/4 of all")
     add("--engine", choices=("local", "ray"), help="processes here (default), or a Ray cluster")
     add("--address", metavar="A", help="of the Ray cluster; default: RAY_ADDRESS, or one here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mixstream.errors import StateError
 from mixstream.loader import Loader
 from mixstream.mixing.adoption import OnRetired
 
@@ -38,7 +39,13 @@ class StatefulLoader:
         """Goes on from such a state, or from the plain one of a Loader.
 
         Raises:
-            StateError: the state is of another corpus, setting or version.
+            StateError: the state is damaged, or of another corpus, setting or version.
         """
-        found: Any = json.loads(state[_STATE]) if _STATE in state else state
+        try:
+            found: Any = json.loads(state[_STATE]) if _STATE in state else state
+        except (TypeError, json.JSONDecodeError) as error:
+            raise StateError(
+                f"the loader's state {state[_STATE]!r:.60} is no JSON ({error}); give what "
+                f"StatefulLoader.state_dict returned."
+            ) from error
         self.loader.load_state_dict(found, on_retired=self._on_retired)

@@ -42,7 +42,8 @@ class RowDataset(Dataset[Batch]):
             from 0 on: FlexAttention's mask_mod compares those of query and key. Padding counts as
             a document.
         native: leave `input_ids` in the dtype in which they are stored, uint16 say: a quarter of
-            the bytes on their way to a GPU, to be widened there by `.long()`.
+            the bytes on their way to a GPU, to be widened there by `.long()`. A Loader gathers the
+            rows of several batches at once, so one that is kept keeps up to 1 MiB alive.
 
     Raises:
         StateError: position_ids, cu_seqlens or document_ids of a corpus that does not name its

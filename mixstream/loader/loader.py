@@ -436,12 +436,13 @@ class Loader(DataLoader[Any]):
         self, weights: WeightsLike, at_step: int | None, reason: str, source: str
     ) -> WeightChange:
         """Changes the weights on this rank alone, and records it."""
-        if self._record is not None:
+        record = self._record
+        if record is not None and not record.is_open:
             self._begin_record()
         change = self.batches.set_weights(weights, at_step=at_step, reason=reason)
         self._meter.soon()
-        if self._record is not None:
-            self._record.weights(change, decided_step=self._step, source=source)
+        if record is not None:
+            record.weights(change, decided_step=self._step, source=source)
         return replace(change, num_batches_in_flight=self.batches.step - self._step)
 
     def _begin_record(self) -> None:

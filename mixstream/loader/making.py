@@ -47,9 +47,6 @@ class BatchMaker:
         seed: tuple[int, ...],
     ) -> None:
         self._dataset, self._transform = dataset, transform
-        self._make: Callable[[Addresses], Any] = dataset.batch
-        if transform is not None:
-            self._make = Transformed(dataset.batch, transform)
         self._num_workers, self._prefetch_factor = num_workers, prefetch_factor or 2
         self._context, self._seed = context, None if transform is None else seed
         self._pins = pin_memory and torch.cuda.is_available()
@@ -114,8 +111,11 @@ class BatchMaker:
     def _running_ring(self) -> Ring:
         ring = None if self._ring is None else self._ring()
         if ring is None or ring.closed:
+            make: Callable[[Addresses], Any] = self._dataset.batch
+            if self._transform is not None:
+                make = Transformed(make, self._transform)
             ring = Ring(
-                self._make,
+                make,
                 num_workers=self._num_workers,
                 prefetch_factor=self._prefetch_factor,
                 context=self._context,

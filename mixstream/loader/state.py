@@ -77,8 +77,9 @@ def check_loader_state(state: LoaderState, corpus: Corpus) -> None:
         raise StateError(
             f"the loader's state was saved with id {state.get('id')} and now has "
             f"{state_id(batches)}, so something of it was lost or changed on the way. "
-            f"torch.distributed.checkpoint takes states apart: give it "
-            f"mixstream.integrations.stateful.StatefulLoader(loader)."
+            f"torch.distributed.checkpoint takes states apart: save it as "
+            f"mixstream.integrations.stateful.StatefulLoader(loader). If the state was changed on "
+            f"purpose, leave its 'id' out."
         )
     if state["corpus"] == corpus.fingerprint:
         return
@@ -139,6 +140,24 @@ def _content(corpus: Corpus, name: str, num_shards: int | None = None) -> list[A
 
 
 def state_id(state: BatchSamplerState) -> str:
-    """16 hex digits of a state, the same after a way through JSON."""
-    text = json.dumps([state["step"], state["sampler"]], sort_keys=True)
+    """16 hex digits of a state, the same after a way through any JSON, which may make 1 of 1.0.
+
+    Raises:
+        StateError: the state holds what JSON does not.
+    """
+    try:
+        text = json.dumps(_plain([state["step"], state["sampler"]]), sort_keys=True)
+    except TypeError as error:
+        raise StateError(
+            f"{error}, in the loader's state; give what state_dict returned."
+        ) from error
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Whole numbers as integers, whatever they are held as."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

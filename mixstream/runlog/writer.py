@@ -147,7 +147,14 @@ class RunLog:
         if self._first is None:
             event["format"] = FORMAT
         line = encoded_line(event)
-        self._write(line)
+        try:
+            written = os.write(self._file, line)
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError:
+            os.ftruncate(self._file, self._num_bytes)
+            raise
+        self._num_bytes += written
         if self._first is None:
             self._first = decoded_line(line, self.path, 1)
         if kind in _DECIDING:
@@ -174,16 +181,6 @@ class RunLog:
             # a state to come may bring another stratum, or have been saved before the corpus grew
             self.check_same_run(ignored=("stratum",), may_have_grown=True)
         return whole_bytes
-
-    def _write(self, line: bytes) -> None:
-        try:
-            written = os.write(self._file, line)
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-        except OSError:
-            os.ftruncate(self._file, self._num_bytes)
-            raise
-        self._num_bytes += written
 
     def _check(self, key: str, theirs: object, ours: object) -> None:
         if theirs != ours:

@@ -112,6 +112,14 @@ def saved_and_loaded(folder, first, second, **how):
     dcp.load({"loader": StatefulLoader(second, **how)}, checkpoint_id=folder)
 
 
+def test_a_damaged_text_of_a_checkpoint_is_a_state_error(corpus):
+    from mixstream.integrations.stateful import StatefulLoader
+
+    stateful = StatefulLoader(mixstream.Loader(corpus, batch_size=4))
+    with pytest.raises(StateError, match=r"the loader's state '{' is no JSON"):
+        stateful.load_state_dict({"json": "{"})
+
+
 @ALONE
 def test_a_state_that_a_distributed_checkpoint_took_apart_is_refused_not_loaded_in_part(
     corpus, tmp_path
@@ -124,7 +132,7 @@ def test_a_state_that_a_distributed_checkpoint_took_apart_is_refused_not_loaded_
     loaded.set_weights(loaded.weights, at_step=7)
     before = loaded.state_dict()
     dcp.save({"loader": saved}, checkpoint_id=tmp_path / "dcp")
-    with pytest.raises(StateError, match=r"give it .*StatefulLoader"):
+    with pytest.raises(StateError, match=r"as mixstream.*StatefulLoader"):
         dcp.load({"loader": loaded}, checkpoint_id=tmp_path / "dcp")
     assert loaded.state_dict() == before
 

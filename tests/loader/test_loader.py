@@ -231,6 +231,21 @@ def test_a_state_goes_through_torch_save(corpus, expected, tmp_path):
     assert first(resumed, 2) == expected[3:5]
 
 
+def test_a_state_goes_through_a_json_that_makes_1_of_1_point_0(corpus):
+    def whole(value):
+        if isinstance(value, dict):
+            return {key: whole(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [whole(each) for each in value]
+        return int(value) if isinstance(value, float) and value in (0, 1) else value
+
+    one = mixstream.Loader(corpus, weights_of(corpus, 1, 0, 0, 0, 0), batch_size=6)
+    first(one, 2)
+    other = mixstream.Loader(corpus, batch_size=6)
+    other.load_state_dict(whole(one.state_dict()))
+    assert first(other, 3) == first(one, 3)
+
+
 def test_a_state_is_not_a_view_of_the_loader(corpus):
     loader = mixstream.Loader(corpus, batch_size=6)
     first(loader, 1)
@@ -287,6 +302,10 @@ def test_what_is_no_state_is_refused(corpus):
     damaged = {**state, "batches": {**state["batches"], "step": "x"}}
     with pytest.raises(StateError, match=f"id {state['id']} and now has .* lost or changed"):
         loader.load_state_dict(damaged)
+    damaged["batches"]["sampler"] = {"counts": np.zeros(3)}
+    with pytest.raises(StateError, match="ndarray is not JSON serializable, in the loader's state"):
+        loader.load_state_dict(damaged)
+    damaged["batches"]["sampler"] = state["batches"]["sampler"]
     del damaged["id"]  # as of a mixstream that wrote none
     with pytest.raises(StateError, match="the state's step is 'x'"):
         loader.load_state_dict(damaged)

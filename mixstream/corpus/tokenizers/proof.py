@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -92,10 +93,14 @@ def proven_tokenizer(
         return reference
     if backend == "reference":
         return reference
+    fastest = fastest_first(reference.vocabulary) if backend is None else [backend]
+    names = [name for name in fastest if find_spec(name) or name == backend]
+    if not names:
+        return reference
     cases = {**hard_cases(reference.vocabulary.added), **_samples(samples)}
     with ThreadPoolExecutor(1) as thread:  # the reference encodes while the other is made
         right = thread.submit(reference.encode_utf8, list(cases.values()))
-        for name in fastest_first(reference.vocabulary) if backend is None else [backend]:
+        for name in names:
             fast = _fast(reference, name, threads=threads, is_forced=backend is not None)
             if fast is not None:
                 difference = first_difference(fast, right.result(), cases)
