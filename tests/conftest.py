@@ -1,6 +1,13 @@
 """Servers that tests of several parts share."""
 
+import signal
+import threading
+
 import pytest
+
+if threading.current_thread() is threading.main_thread():
+    # a job in a shell's background ignores SIGINT, and so would all that the tests start and stop
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def test_a_few_kills_while_units_run_are_mended(tmp_path, mark, workers):
 
 
 def test_a_stop_by_hand_is_told_and_the_same_command_goes_on(tmp_path, mark):
-    raw = make_raw(tmp_path / "raw", documents=2000)
+    raw = make_raw(tmp_path / "raw", documents=400)
     process = start(raw, tmp_path / "out", 1, mark)
     assert wait_until((tmp_path / "out" / ".mixstream" / "recipe.json").exists, process)
     process.send_signal(signal.SIGINT)
@@ -198,7 +198,7 @@ def test_a_stop_from_the_terminal_reaches_the_workers_too_and_nobody_cries(
 
 
 def test_a_second_command_into_the_same_folder_is_refused_and_does_no_harm(tmp_path, mark):
-    raw = make_raw(tmp_path / "raw", documents=8000)
+    raw = make_raw(tmp_path / "raw", documents=400)
     first = start(raw, tmp_path / "out", 1, mark)
     assert wait_until((tmp_path / "out" / ".mixstream" / "recipe.json").exists, first)
     first.send_signal(signal.SIGSTOP)
