@@ -8,6 +8,7 @@ wall: the device works beside the processor. Without a GPU it says so and measur
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,31 +21,12 @@ from torch import nn
 
 from mixstream import Corpus, Loader
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))  # the experiments' model
+from tiny_gpt import TinyGPT
+
 SEQ_LEN, BATCH_SIZE = 2048, 32
 WEIGHTS = {"web": 0.5, "code": 0.25, "books": 0.15, "wiki": 0.1}
 VOCABULARY = 50_304
-
-
-class Decoder(nn.Module):
-    """A decoder-only language model; (B, S) ids -> the mean loss."""
-
-    def __init__(self, width: int, num_layers: int) -> None:
-        super().__init__()
-        self.ids = nn.Embedding(VOCABULARY, width)
-        self.places = nn.Embedding(SEQ_LEN, width)
-        layer = nn.TransformerEncoderLayer(
-            width, width // 64, 4 * width, dropout=0.0, batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
-        self.head = nn.Linear(width, VOCABULARY, bias=False)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """(B, S) int64 -> () float."""
-        length = ids.shape[1]
-        hidden = self.ids(ids) + self.places.weight[:length]
-        mask = nn.Transformer.generate_square_subsequent_mask(length, device=ids.device)
-        logits = self.head(self.layers(hidden, mask=mask, is_causal=True))
-        return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
 
 def main() -> None:
@@ -56,7 +38,8 @@ def main() -> None:
         return
     device = torch.device(settings.device)
     num_copies, num_steps, rounds = (16, 2, 2) if settings.quick else (500, 20, 15)
-    model, length = (Decoder(64, 1), 16) if settings.quick else (Decoder(768, 12), SEQ_LEN)
+    length, width, num_layers = (16, 64, 1) if settings.quick else (SEQ_LEN, 768, 12)
+    model = TinyGPT(VOCABULARY, SEQ_LEN, width=width, num_layers=num_layers)
     rows = {name: round(2 * BATCH_SIZE * num_copies * w) for name, w in WEIGHTS.items()}
     with tempfile.TemporaryDirectory() as folder, report("gpu", settings) as lines:
         write_corpus(Path(folder) / "corpus", rows, seq_len=SEQ_LEN)
@@ -115,10 +98,10 @@ def copies(corpus: Corpus, device: torch.device, num_steps: int) -> dict[str, Ca
 
 
 def steps(
-    corpus: Corpus, model: Decoder, length: int, num_steps: int
+    corpus: Corpus, model: TinyGPT, length: int, num_steps: int
 ) -> dict[str, Callable[[], object]]:
     """Training steps of a model, on a batch that lies on the device and on those of a Loader."""
-    size, device = BATCH_SIZE // 4, model.ids.weight.device
+    size, device = BATCH_SIZE // 4, model.tokens.weight.device
     batches = iter(Loader(corpus, WEIGHTS, batch_size=size, native=True, pin_memory=True))
 
     def batch() -> torch.Tensor:
@@ -130,7 +113,8 @@ def steps(
 
     def trained(ids: torch.Tensor) -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            loss = model(ids)
+            logits = model(ids)[:, :-1]
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -99,7 +99,7 @@ def _print_rows(
 
 def _print_text(corpus: Corpus, tokenizer: Tokenizer, domain: str, row: int) -> None:
     """What a row says, and where that came from; of a domain that is there."""
-    if row >= dict(zip(corpus.domains, corpus.num_rows, strict=True)).get(domain, 0):
+    if domain not in corpus.layout or row >= corpus.layout[domain].sum():
         print(f"(domain {domain!r} has no such row in the corpus that is given)")
         return
     _print_origins(corpus, domain, row)

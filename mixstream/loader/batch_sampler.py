@@ -190,8 +190,8 @@ class MixBatchSampler(Sampler[Any]):  # torch types batches as lists; ours are a
     def computed(self, max_rows: int) -> Addresses:
         """This rank's rows of the step before, and of those after it that are computed by now.
 
-        None of these is drawn: whoever changes the weights, or moves the sampler, makes others of
-        them. `version` tells.
+        Those after it are not drawn: whoever changes the weights, or moves the sampler, makes
+        others of them. The sampler's `version` tells.
 
         Args:
             max_rows: at most so many, but for the first step.

@@ -361,14 +361,15 @@ class Loader(DataLoader[Any]):
     def state_dict(self) -> LoaderState:
         """The state after the last delivered batch; small, JSON-able, equal on all ranks."""
         batches = self.batches.state_dict(self._step)
+        own_id = state_id(batches)
         if self._record is not None:
             self._begin_record()
-            self._record.checkpoint(batches)
+            self._record.checkpoint(batches, own_id)
         return {
             "version": LOADER_STATE_VERSION,
             "corpus": self.corpus.fingerprint,
             "contents": self._lost | shard_contents(self.corpus),
-            "id": state_id(batches),
+            "id": own_id,
             "batches": batches,
         }
 
@@ -436,13 +437,12 @@ class Loader(DataLoader[Any]):
         self, weights: WeightsLike, at_step: int | None, reason: str, source: str
     ) -> WeightChange:
         """Changes the weights on this rank alone, and records it."""
-        record = self._record
-        if record is not None and not record.is_open:
+        if self._record is not None:
             self._begin_record()
         change = self.batches.set_weights(weights, at_step=at_step, reason=reason)
         self._meter.soon()
-        if record is not None:
-            record.weights(change, decided_step=self._step, source=source)
+        if self._record is not None:
+            self._record.weights(change, decided_step=self._step, source=source)
         return replace(change, num_batches_in_flight=self.batches.step - self._step)
 
     def _begin_record(self) -> None:

@@ -148,11 +148,16 @@ class RunRecord:
             event["unit"] = unit
         self._log.append("signal", step=step, row=self._batches.row(step), **event)
 
-    def checkpoint(self, state: BatchSamplerState) -> None:
-        """A state was taken; what it knows of is on the disk when this returns."""
+    def checkpoint(self, state: BatchSamplerState, own_id: str) -> None:
+        """A state was taken; what it knows of is on the disk when this returns.
+
+        Args:
+            state: the place.
+            own_id: its state_id.
+        """
         counts = np.array(state["sampler"]["counts"])
         self._notice_epochs(_place(state), counts)
-        event: dict[str, Any] = {"state": state_id(state)}
+        event: dict[str, Any] = {"state": own_id}
         if counts.size <= _MAX_CHECKPOINT_COUNTS:
             event["counts"] = counts
         self._log.append("checkpoint", **_place(state), **event)

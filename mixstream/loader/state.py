@@ -73,10 +73,10 @@ def check_loader_state(state: LoaderState, corpus: Corpus) -> None:
         )
     batches = state["batches"]
     is_state = isinstance(batches, Mapping) and {"step", "sampler"} <= set(batches)
-    if is_state and state.get("id", "") not in ("", state_id(batches)):
+    if is_state and "id" in state and (now := state_id(batches)) != state["id"]:
         raise StateError(
-            f"the loader's state was saved with id {state.get('id')} and now has "
-            f"{state_id(batches)}, so something of it was lost or changed on the way. "
+            f"the loader's state was saved with id {state['id']} and now has {now}, so something "
+            f"of it was lost or changed on the way. "
             f"torch.distributed.checkpoint takes states apart: save it as "
             f"mixstream.integrations.stateful.StatefulLoader(loader). If the state was changed on "
             f"purpose, leave its 'id' out."

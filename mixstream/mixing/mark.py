@@ -21,7 +21,9 @@ class Mark:
 
     __slots__ = ("_counts", "_since", "row")
 
-    def __init__(self, row: int, counts: Counts | None, since: tuple[Mark, Counts] | None = None):
+    def __init__(
+        self, row: int, counts: Counts | None, since: tuple[Mark, Counts] | None = None
+    ) -> None:
         self.row = row
         self._counts = None if counts is None else _read_only(counts)
         self._since = since

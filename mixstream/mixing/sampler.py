@@ -36,7 +36,13 @@ from mixstream.mixing.settings import (
     epoch_caps,
 )
 from mixstream.mixing.state import STATE_VERSION, RetiredDomain, SamplerState
-from mixstream.mixing.weights import WeightChange, WeightsLike, natural_weights, simplex_point
+from mixstream.mixing.weights import (
+    WeightChange,
+    WeightsLike,
+    natural_weights,
+    simplex_point,
+    weights_among,
+)
 from mixstream.rng import name_key, permuted, stream_key
 
 __all__ = ["Draw", "Mark", "MixSampler", "SamplerState"]
@@ -473,9 +479,7 @@ class MixSampler:
                 return None
             weights = weights / math.fsum(weights.tolist())
         if change.among is not None:
-            place = {name: index for index, name in enumerate(self.domains)}
-            columns = np.array([place.get(name, -1) for name in change.among])
-            weights = np.where(columns < 0, 0.0, weights[columns])
+            weights, columns = weights_among(weights, self.domains, change.among)
         return _Table(change, masked, domain_table(weights, self._exact_stratum()), columns)
 
     def _exact_stratum(self) -> int | None:

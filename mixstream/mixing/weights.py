@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mixstream.arrays import Counts, Vector
 from mixstream.errors import WeightsError
 
-__all__ = ["WeightChange", "WeightsLike", "natural_weights", "simplex_point"]
+__all__ = ["WeightChange", "WeightsLike", "natural_weights", "simplex_point", "weights_among"]
 
 
 class SupportsArray(Protocol):
@@ -48,6 +48,25 @@ class WeightChange:
 def natural_weights(num_rows: Counts) -> Vector:
     """Each domain's share of all rows: (K,) int64 -> (K,) float64."""
     return np.asarray(num_rows / num_rows.sum(), dtype=np.float64)
+
+
+def weights_among(
+    weights: Vector, domains: Sequence[str], among: Sequence[str]
+) -> tuple[Vector, Counts]:
+    """The weights of domains that rows are drawn among, and where each of these stands today.
+
+    Args:
+        weights: (K,) float64.
+        domains: K names.
+        among: m names.
+
+    Returns:
+        (m,) float64 weights, 0 for a domain that is gone, and (m,) int64 indices into `domains`,
+        -1 for one that is gone.
+    """
+    place = {name: index for index, name in enumerate(domains)}
+    columns = np.array([place.get(name, -1) for name in among], dtype=np.int64)
+    return np.where(columns < 0, 0.0, weights[columns]), columns
 
 
 def simplex_point(

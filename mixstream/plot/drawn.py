@@ -12,6 +12,7 @@ import numpy as np
 
 from mixstream.arrays import Counts, Vector
 from mixstream.mixing.alias import domain_table, micro_batch_domains, table_domains
+from mixstream.mixing.weights import weights_among
 from mixstream.runlog import Run, drawn_counts
 
 __all__ = ["DrawnBins"]
@@ -91,10 +92,9 @@ def _counted(run: Run, parts: list[_Part]) -> Counts:
     seed = settings["seed"]
     stratum = settings["stratum"] if settings["sampling"] == "stratified" else None
     counts = np.zeros(len(run.domains), dtype=np.int64)
-    place = {name: index for index, name in enumerate(run.domains)}
     for first, end, weights, among in parts:
-        own = np.array([place.get(name, -1) for name in among])  # -1: it went before the log began
-        table = domain_table(np.where(own < 0, 0.0, weights[own]), stratum)
+        own_weights, own = weights_among(weights, run.domains, among)
+        table = domain_table(own_weights, stratum)
         rows = np.arange(first, end)
         if settings["sampling"] == "micro_batch":
             found = micro_batch_domains(

@@ -137,25 +137,18 @@ class RunLog:
         """
         if self.is_copy:
             return
-        if self._file < 0:
+        if self.is_closed:
             raise StateError(
                 f"the run log {self.path} is closed, or a later Loader of this process writes it; "
                 f"go on with that one."
             )
-        assert (kind == "start") == (self._first is None), "one start, and first"
+        assert (kind == "start") == self.is_new, "one start, and first"
         event = {"event": kind, "time": time.time(), "step": step, "row": row, **values}
-        if self._first is None:
+        if kind == "start":
             event["format"] = FORMAT
         line = encoded_line(event)
-        try:
-            written = os.write(self._file, line)
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-        except OSError:
-            os.ftruncate(self._file, self._num_bytes)
-            raise
-        self._num_bytes += written
-        if self._first is None:
+        self._write(line)
+        if kind == "start":
             self._first = decoded_line(line, self.path, 1)
         if kind in _DECIDING:
             self._is_synced = False
@@ -181,6 +174,16 @@ class RunLog:
             # a state to come may bring another stratum, or have been saved before the corpus grew
             self.check_same_run(ignored=("stratum",), may_have_grown=True)
         return whole_bytes
+
+    def _write(self, line: bytes) -> None:
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError:
+            os.ftruncate(self._file, self._num_bytes)
+            raise
+        self._num_bytes += written
 
     def _check(self, key: str, theirs: object, ours: object) -> None:
         if theirs != ours:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 import shutil
 import threading
 
@@ -17,6 +16,7 @@ from mixstream.plot.charts import charts_of
 from mixstream.plot.drawn import DrawnBins
 from mixstream.runlog import drawn_counts, read_run
 from mixstream.watch.live import LiveRun
+from tests.raw_text import random_corpus
 
 BEFORE, AFTER = ("books", "code", "old", "web"), ("books", "code", "web", "new")
 SIZES = {"books": 900, "code": 1600, "old": 800, "web": 4000, "new": 1200}
@@ -26,14 +26,7 @@ PLANNED = {"books": 1, "code": 1, "old": 0, "web": 5}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A corpus of all five domains."""
-    folder = tmp_path_factory.mktemp("grown")
-    letters = random.Random(5)
-    for name, size in SIZES.items():
-        (folder / "raw" / name).mkdir(parents=True)
-        text = "".join(letters.choice("abcdefgh ") for _ in range(size))
-        (folder / "raw" / name / "0.txt").write_text(text)
-    mixstream.convert(folder / "raw", folder / "corpus", tokenizer="bytes", seq_len=16)
-    return folder / "corpus"
+    return random_corpus(tmp_path_factory.mktemp("grown"), SIZES, seed=5, letters="abcdefgh ")
 
 
 def opened(folder, names):

@@ -3,9 +3,7 @@
 import itertools
 import json
 import os
-import random
 import socket
-import string
 import subprocess
 import sys
 import time
@@ -15,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import mixstream
+from tests.raw_text import random_corpus
 
 ROOT = Path(__file__).parents[2]
-SEQ_LEN = 16
 SIZES = {"web": 4000, "code": 1600, "books": 900}
 FIRST = {"web": 0.7, "code": 0.2, "books": 0.1}
 SECOND = {"web": 0.1, "code": 0.3, "books": 0.6}
@@ -28,14 +26,7 @@ SEED = 17
 
 @pytest.fixture(scope="session")
 def corpus_path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("integrations")
-    letters = random.Random(3)
-    for name, size in SIZES.items():
-        (folder / "raw" / name).mkdir(parents=True)
-        text = "".join(letters.choice(string.ascii_letters) for _ in range(size))
-        (folder / "raw" / name / "0.txt").write_text(text)
-    mixstream.convert(folder / "raw", folder / "corpus", tokenizer="bytes", seq_len=SEQ_LEN)
-    return folder / "corpus"
+    return random_corpus(tmp_path_factory.mktemp("integrations"), SIZES, seed=3)
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import string
 import subprocess
 import sys
 import threading
@@ -17,20 +15,14 @@ import pytest
 import mixstream
 from mixstream.runlog import read_run
 from mixstream.watch import Watch
+from tests.raw_text import random_corpus
 
 SIZES = {"web": 4000, "code": 2000, "books <b>&amp;": 900}
 
 
 @pytest.fixture(scope="session")
 def corpus_path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("watch")
-    letters = random.Random(7)
-    for name, size in SIZES.items():
-        (folder / "raw" / name).mkdir(parents=True)
-        text = "".join(letters.choice(string.ascii_letters) for _ in range(size))
-        (folder / "raw" / name / "0.txt").write_text(text)
-    mixstream.convert(folder / "raw", folder / "corpus", tokenizer="bytes", seq_len=16)
-    return folder / "corpus"
+    return random_corpus(tmp_path_factory.mktemp("watch"), SIZES, seed=7)
 
 
 class RunningLoader:

@@ -150,7 +150,7 @@ def test_one_thread_starts_no_thread(tmp_path):
         "    made = proven_tokenizer(sys.argv[1], [b'text'], backend=backend)\n"
         "    before = count()\n"
         "    made.encode_utf8([b'some text here ' * 10_000] * 20)\n"
-        "    assert count() == before, (backend, before, count())\n"
+        "    assert count() <= before, (backend, before, count())\n"
     )
     if not os.path.isdir("/proc/self/task"):
         pytest.skip("the number of threads is read from /proc, which is not here")
