@@ -13,7 +13,7 @@ import numpy as np
 
 from mixstream.arrays import Counts
 
-__all__ = ["OnPlaces", "Places", "bin_places", "concat_places", "cut_pieces", "pad_places"]
+__all__ = ["OnPlaces", "Places", "bin_places", "concat_places", "pad_places", "piece_sizes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,7 @@ def concat_places(lengths: Counts, first_token: int, seq_len: int) -> Places:
 
 def pad_places(lengths: Counts, first_row: int, seq_len: int) -> Places:
     """Of documents that have rows of their own; arguments as in concat_places."""
-    document, offset, sizes = cut_pieces(lengths, seq_len)
+    document, offset, sizes = _cut_pieces(lengths, seq_len)
     row = first_row + np.arange(len(sizes))
     return Places(len(lengths), document, offset, row, np.zeros(len(sizes), np.int64), sizes)
 
@@ -83,7 +83,7 @@ def bin_places(lengths: Counts, bins: Counts, first_row: int, seq_len: int) -> P
     >>> places.document, places.row, places.start, places.length
     (array([1, 0, 1]), array([0, 0, 1]), array([0, 1, 0]), array([1, 3, 4]))
     """
-    document, offset, sizes = cut_pieces(lengths, seq_len)
+    document, offset, sizes = _cut_pieces(lengths, seq_len)
     _, first_piece = np.unique(bins, return_index=True)
     row_of_bin = np.empty(len(first_piece), np.int64)
     row_of_bin[np.argsort(first_piece)] = np.arange(len(first_piece))
@@ -96,16 +96,27 @@ def bin_places(lengths: Counts, bins: Counts, first_row: int, seq_len: int) -> P
     return Places(len(lengths), document[order], offset[order], first_row + row, start, sizes)
 
 
-def cut_pieces(lengths: Counts, seq_len: int) -> tuple[Counts, Counts, Counts]:
+def _cut_pieces(lengths: Counts, seq_len: int) -> tuple[Counts, Counts, Counts]:
     """Document, offset in it and size of every piece of at most seq_len ids, in input order.
 
-    >>> cut_pieces(np.array([3, 9]), 4)
+    >>> _cut_pieces(np.array([3, 9]), 4)
     (array([0, 1, 1, 1]), array([0, 0, 4, 8]), array([3, 4, 4, 1]))
     """
     num_pieces = -(-lengths // seq_len)
     document = np.repeat(np.arange(len(lengths)), num_pieces)
-    offset = _counted(num_pieces) * seq_len
-    return document, offset, np.minimum(seq_len, lengths[document] - offset)
+    return document, _counted(num_pieces) * seq_len, piece_sizes(lengths, seq_len)
+
+
+def piece_sizes(lengths: Counts, seq_len: int) -> Counts:
+    """The size of every piece of at most seq_len ids, in input order.
+
+    >>> piece_sizes(np.array([3, 9]), 4)
+    array([3, 4, 4, 1])
+    """
+    ends = np.cumsum(-(-lengths // seq_len))
+    sizes = np.full(ends[-1] if len(ends) else 0, seq_len)
+    sizes[ends - 1] = lengths - (np.diff(ends, prepend=0) - 1) * seq_len
+    return sizes
 
 
 def _counted(counts: Counts) -> Counts:
