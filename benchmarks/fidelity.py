@@ -46,8 +46,10 @@ def main() -> None:
     own_shares(page, 10**5 if settings.quick else 10**7)
     places = {(0, 1): ((2, 1),)} if settings.quick else RESUMES
     num_rows, num_steps = (2000, 60) if settings.quick else (32_000, 1500)
-    with tempfile.TemporaryDirectory() as folder:
-        contest = Contest(page, Path(folder), (OURS, *settings.peers), settings.home)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Contest(page, Path(folder), (OURS, *settings.peers), settings.home) as contest,
+    ):
         source = Path(folder) / "corpus" / "source"
         write_marked(source, dict.fromkeys(WEIGHTS, num_rows), seq_len=SEQ_LEN)
         able = contest.write(source, weights=WEIGHTS, seq_len=SEQ_LEN)

@@ -41,8 +41,10 @@ def main() -> None:
     page = Page("live_change")
     page.table("A change of the weights after 20 batches", COLUMNS)
     num_rows, rounds = (1500, 1) if settings.quick else (3000, 3)
-    with tempfile.TemporaryDirectory() as folder:
-        contest = Contest(page, Path(folder), (OURS, *settings.peers), settings.home)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Contest(page, Path(folder), (OURS, *settings.peers), settings.home) as contest,
+    ):
         source = Path(folder) / "corpus" / "source"
         write_marked(source, dict.fromkeys(WEIGHTS, num_rows), seq_len=SEQ_LEN)
         able = contest.write(source, weights=WEIGHTS, seq_len=SEQ_LEN)

@@ -1,7 +1,10 @@
-"""A peer, a task and a job as JSON -> one measurement as a line of JSON; a process of its own.
+"""A peer, tasks and jobs as JSON -> what was measured, each in a process of its own.
 
-`python benchmarks/measure.py '{"peer": "ours", "task": "throughput", "job": {...}}'`, run by the
-peer's own Python (see install.py). Imports come first and are timed apart.
+`python benchmarks/measure.py ours`, run by the peer's own Python (see install.py), imports the peer
+and then reads lines of JSON: {"measurements": [{"task": ..., "job": {...}, ...}], "limit_seconds"}.
+The measurements of a line run at the same time, each in a process that is forked here, so that
+imports, which take seconds, are done once and are no part of any. `--once` ends after one line, and
+forks nothing: for memory, of which a forked process holds some that is not its own.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ import json
 import os
 import pickle
 import resource
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import psutil
@@ -38,18 +44,66 @@ NUM_WARM = 4  # batches before the clock starts: workers' start, the fill of shu
 
 
 def main() -> None:
-    spec = json.loads(sys.argv[1])
-    start = time.perf_counter()
-    adapter = importlib.import_module(f"peers.{spec['peer']}")
-    import_seconds = time.perf_counter() - start
-    job = Job(**{**spec["job"], **{key: Path(spec["job"][key]) for key in ("source", "folder")}})
-    join_ranks(job)
-    found = TASKS[spec["task"]](adapter, job, **spec.get("arguments", {}))
-    print(json.dumps({"import_seconds": import_seconds} | found), flush=True)
-    # what a peer does at exit (threads, shared memory) is no part of a measurement that is told
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    os._exit(0)
+    adapter = importlib.import_module(f"peers.{sys.argv[1]}")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "--once" in sys.argv:
+            (each,) = asked["measurements"]
+            measure(adapter, each)
+        processes = [forked(adapter, each) for each in asked["measurements"]]
+        print(json.dumps(ended(processes, asked["limit_seconds"])), flush=True)
+
+
+def forked(adapter: Any, asked: dict[str, Any]) -> int:
+    """The process that measures: it begins with the imports that this one has done, and no more."""
+    process = os.fork()
+    if process == 0:
+        os.setsid()
+        measure(adapter, asked)
+    return process
+
+
+def measure(adapter: Any, asked: dict[str, Any]) -> NoReturn:
+    """Writes what is found to a file, what a peer says to another, and ends this process."""
+    said = os.open(asked["said"], os.O_WRONLY | os.O_CREAT, 0o666)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for file, number in ((nothing, 0), (said, 1), (said, 2)):
+        os.dup2(file, number)
+    code = 1
+    try:
+        os.environ.update(asked["environment"])
+        paths = {key: Path(asked["job"][key]) for key in ("source", "folder")}
+        job = Job(**{**asked["job"], **paths})
+        join_ranks(job)
+        found = TASKS[asked["task"]](adapter, job, **asked["arguments"])
+        Path(asked["found"]).write_text(json.dumps(found))
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        sys.stderr.flush()
+        # what a peer does at exit (threads, shared memory) is no part of what is told
+        os._exit(code)
+
+
+def ended(processes: list[int], limit_seconds: float) -> list[int | None]:
+    """The exit status of each; None of one that took too long. Their workers end with them."""
+    deadline = time.monotonic() + limit_seconds
+    codes: dict[int, int | None] = dict.fromkeys(processes)
+    left = set(processes)
+    while left and time.monotonic() < deadline:
+        for process in list(left):
+            found, status = os.waitpid(process, os.WNOHANG)
+            if found:
+                codes[process] = os.waitstatus_to_exitcode(status)
+                left.remove(process)
+        time.sleep(0.01)
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        if process in left:
+            os.waitpid(process, 0)
+    return list(codes.values())
 
 
 def join_ranks(job: Job) -> None:
@@ -71,7 +125,7 @@ def write(adapter: Any, job: Job) -> dict[str, Any]:
 
 def throughput(adapter: Any, job: Job, *, seconds: float) -> dict[str, Any]:
     """Wall and CPU time of batches, after the first ones, until time or data are out."""
-    before = reset_peak()
+    before = own_bytes()
     batches = iter(adapter.open_stream(job))
     for batch in islice(batches, NUM_WARM):
         assert tuple(batch.shape) == (job.batch_size, job.seq_len), f"a batch of {batch.shape}"
@@ -81,9 +135,11 @@ def throughput(adapter: Any, job: Job, *, seconds: float) -> dict[str, Any]:
         num_steps += 1
         if time.perf_counter() - start > seconds:
             break
+    if num_steps == 0:
+        raise RuntimeError(f"the stream ended within {NUM_WARM} batches")
     wall, cpu = time.perf_counter() - start, cpu_seconds() - start_cpu
-    peak = peak_bytes() - before
-    return {"wall": wall, "cpu": cpu, "steps": num_steps, "peak_bytes": peak}
+    held = own_bytes() - before
+    return {"wall": wall, "cpu": cpu, "steps": num_steps, "held_bytes": held}
 
 
 def first_batch(
@@ -210,6 +266,16 @@ def cpu_seconds() -> float:
     both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     living = (times.user + times.system for times in _of_children(lambda p: p.cpu_times()))
     return sum(usage.ru_utime + usage.ru_stime for usage in both) + sum(living)
+
+
+def own_bytes() -> int:
+    """What this process and its children hold now, files that are mapped apart."""
+    status = Path("/proc/self/status")
+    children = sum(_of_children(lambda p: p.memory_full_info().uss))
+    if not status.is_file():
+        return int(psutil.Process().memory_full_info().uss) + children
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return sum(int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem")) + children
 
 
 def peak_bytes() -> int:

@@ -47,8 +47,10 @@ def main() -> None:
     page.table("Shuffle of an epoch against what must be near", COLUMNS)
     total = 4096 if settings.quick else 1 << 16
     num_rows = {name: int(total * weight) for name, weight in WEIGHTS.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        contest = Contest(page, Path(folder), (OURS, *settings.peers), settings.home)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Contest(page, Path(folder), (OURS, *settings.peers), settings.home) as contest,
+    ):
         source = Path(folder) / "corpus" / "source"
         write_marked(source, num_rows, seq_len=SEQ_LEN)
         num_shards = sum(-(-rows // ROWS_PER_SHARD) for rows in num_rows.values())

@@ -12,9 +12,11 @@ import signal
 import socket
 import statistics
 import subprocess
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,8 @@ class Contest:
         self, page: Page, work: Path, names: Iterable[str], home: Path, limit_seconds: float = 180.0
     ) -> None:
         self.page, self.work, self.home, self.limit_seconds = page, work, home, limit_seconds
+        self._imported: dict[str, subprocess.Popen[str]] = {}
+        self._files, self._numbers = tempfile.TemporaryDirectory(), count()
         self.names = []
         for name in names:
             if python_of(name, home) is None:
@@ -108,64 +112,115 @@ class Contest:
             job = self.job(name, source, num_steps=1, **settings)
             if job.folder.exists() or self.run(name, "write", job) is not None:
                 able.append(name)
+        os.sync()  # or it goes on while others are measured
         return able
 
-    def run(self, name: str, task: str, job: Job, **arguments: Any) -> dict[str, Any] | None:
-        """One measurement; None if it failed, which is kept."""
-        found = self.run_ranks(name, task, [job], [arguments])
+    def run(
+        self, name: str, task: str, job: Job, *, afresh: bool = False, **arguments: Any
+    ) -> dict[str, Any] | None:
+        """One measurement; None if it failed, which is kept.
+
+        Args:
+            name: of the contender.
+            task: of measure.py.
+            job: what it does.
+            afresh: in a process that imports the peer itself, which takes seconds; one that is
+                forked has memory of which it cannot tell whose it is.
+            arguments: of the task.
+        """
+        found = self.run_ranks(name, task, [job], [arguments], afresh=afresh)
         return found[0] if found else None
 
     def run_ranks(
-        self, name: str, task: str, jobs: list[Job], arguments: list[dict[str, Any]]
+        self,
+        name: str,
+        task: str,
+        jobs: list[Job],
+        arguments: list[dict[str, Any]],
+        *,
+        afresh: bool = False,
     ) -> list[dict[str, Any]] | None:
         """One measurement in as many processes as ranks, at the same time."""
+        what = f"{task}, {jobs[0].num_workers} workers, {len(jobs)} ranks"
+        port, measurements = _free_port(), []
+        for job, each in zip(jobs, arguments, strict=True):
+            file = Path(self._files.name) / str(next(self._numbers))
+            measurements.append(
+                {
+                    "task": task,
+                    "job": {key: getattr(job, key) for key in job.__dataclass_fields__},
+                    "arguments": each,
+                    "environment": _of_rank(job, port),
+                    "found": file.with_suffix(".json"),
+                    "said": file.with_suffix(".txt"),
+                }
+            )
+        codes = self._codes(name, measurements, afresh=afresh)
+        for code, each in zip(codes, measurements, strict=True):
+            if code is None:
+                self.failed(name, what, f"longer than {self.limit_seconds:.0f} s")
+                return None
+            if code:
+                said = [line for line in _text(each["said"]).splitlines() if line.strip()]
+                said = said or _text(self._imports(name)).splitlines() or ["died"]
+                self.failed(name, what, said[-1].strip()[:200])
+                return None
+        return [json.loads(each["found"].read_text()) for each in measurements]
+
+    def _codes(
+        self, name: str, measurements: list[dict[str, Any]], *, afresh: bool
+    ) -> list[int | None]:
+        """The exit status of each measurement's process; None of one that took too long."""
+        asked = {"measurements": measurements, "limit_seconds": self.limit_seconds}
+        line = json.dumps(asked, default=str) + "\n"
+        if afresh:
+            process = self._begin(name, "--once")
+            try:
+                process.communicate(line, timeout=self.limit_seconds)
+            except subprocess.TimeoutExpired:
+                return [None]
+            finally:
+                _end(process)
+            return [process.returncode]
+        if name not in self._imported:
+            self._imported[name] = self._begin(name)
+        process = self._imported[name]
+        assert process.stdin is not None, "a pipe"
+        assert process.stdout is not None, "a pipe"
+        with suppress(BrokenPipeError):  # it could not import: so it says
+            process.stdin.write(line)
+            process.stdin.flush()
+        answer = process.stdout.readline()
+        found: list[int | None] = json.loads(answer) if answer else [1] * len(measurements)
+        return found
+
+    def _begin(self, name: str, *options: str) -> subprocess.Popen[str]:
+        """A peer's own Python, which measures what it reads."""
         python = python_of(name, self.home)
         assert python is not None, "left out in __init__"
-        port = _free_port()
-        processes = []
-        for job, each in zip(jobs, arguments, strict=True):
-            values = {key: getattr(job, key) for key in job.__dataclass_fields__}
-            spec = {"peer": name, "task": task, "job": values, "arguments": each}
-            command = [
-                python,
-                "-W",
-                "ignore",
-                str(HERE / "measure.py"),
-                json.dumps(spec, default=str),
-            ]
-            processes.append(
-                subprocess.Popen(
-                    command,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env=_environment(job, port),
-                    start_new_session=True,
-                )
+        command = [python, "-W", "ignore", str(HERE / "measure.py"), name, *options]
+        with self._imports(name).open("w") as said:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env=_environment(),
+                start_new_session=True,
             )
-        what = f"{task}, {jobs[0].num_workers} workers, {len(jobs)} ranks"
-        return self._results(name, what, processes)
 
-    def _results(
-        self, name: str, what: str, processes: list[subprocess.Popen[str]]
-    ) -> list[dict[str, Any]] | None:
-        """The last line of each process; None and a reason if one has none."""
-        found = []
-        try:
-            for process in processes:
-                out, err = process.communicate(timeout=self.limit_seconds)
-                if process.returncode:
-                    last = [line for line in err.splitlines() if line.strip()][-1:] or ["died"]
-                    self.failed(name, what, last[0].strip()[:200])
-                    return None
-                found.append(json.loads(out.splitlines()[-1]))
-        except subprocess.TimeoutExpired:
-            self.failed(name, what, f"longer than {self.limit_seconds:.0f} s")
-            return None
-        finally:
-            for process in processes:
-                _end(process)
-        return found
+    def _imports(self, name: str) -> Path:
+        """What a peer says while it is imported."""
+        return Path(self._files.name) / f"{name}.txt"
+
+    def __enter__(self) -> Contest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._imported.values():
+            _end(process)
+        self._files.cleanup()
 
     def failed(self, name: str, what: str, reason: str) -> None:
         """Keeps a reason, and says it."""
@@ -197,15 +252,24 @@ def spread(values: list[float]) -> float:
     return max(values) / min(values)
 
 
-def _environment(job: Job, port: int) -> dict[str, str]:
-    """What torchrun would set, for more than one rank; one thread for numerical libraries."""
+def _environment() -> dict[str, str]:
+    """One thread for numerical libraries, and no network."""
     one = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     quiet = {"PYTHONPATH": str(HERE), "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    return dict(os.environ) | one | quiet
+
+
+def _of_rank(job: Job, port: int) -> dict[str, str]:
+    """What torchrun would set, for more than one rank."""
     ranks = {"RANK": job.rank, "LOCAL_RANK": job.rank, "GLOBAL_RANK": job.rank}
     ranks |= {"WORLD_SIZE": job.world_size, "LOCAL_WORLD_SIZE": job.world_size}
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     several = {key: str(value) for key, value in ranks.items()} | address
-    return dict(os.environ) | one | quiet | (several if job.world_size > 1 else {})
+    return several if job.world_size > 1 else {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _free_port() -> int:

@@ -40,6 +40,34 @@ def test_a_question_is_answered_by_us_and_one_peer_and_names_who_is_not_installe
     assert value["failures"]["grain_map: all"].startswith("not installed (grain==")
 
 
+@pytest.mark.slow
+def test_what_fails_or_takes_too_long_is_kept_with_its_reason_and_others_go_on(tmp_path):
+    pytest.importorskip("psutil", reason="the extra bench is not installed")
+    from marked_rows import write_marked
+    from side_by_side import Contest, Page
+
+    page, source, settings = Page("test"), tmp_path / "corpus" / "source", {"seq_len": 16}
+    settings["weights"] = {"a": 0.5, "b": 0.5}
+    write_marked(source, {"a": 300, "b": 300}, seq_len=16)
+    name = "hand_written"
+    with Contest(page, tmp_path, [name], tmp_path / "nothing", limit_seconds=60) as contest:
+        assert contest.write(source, **settings) == [name]
+        long = contest.job(name, source, num_steps=1000, **settings)
+        short = contest.job(name, source, num_steps=3, **settings)
+        assert contest.run(name, "throughput", long, seconds=0.05)["steps"] > 0
+        assert contest.run(name, "throughput", short, seconds=0.05) is None
+        assert list(page.failures.values()) == ["RuntimeError: the stream ended within 4 batches"]
+        for afresh in (False, True):
+            assert contest.run(name, "first_batch", long, afresh=afresh, limit_bytes=1) is None
+            assert "limit_bytes" not in page.failures.popitem()[1]
+            assert contest.run(name, "first_batch", long, afresh=afresh, limit_bytes=2**32)
+        contest.limit_seconds = 1.0
+        endless = contest.job(name, source, num_steps=10**7, **settings)
+        assert contest.run(name, "throughput", endless, seconds=30.0) is None
+        assert page.failures.popitem()[1] == "longer than 1 s"
+        assert contest.run(name, "throughput", long, seconds=0.05)["steps"] > 0
+
+
 def test_marks_tell_domain_and_row_of_any_row(tmp_path):
     from marked_rows import marks_of, write_marked
 

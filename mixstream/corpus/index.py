@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import itemgetter
 from pathlib import Path
+from string import ascii_letters, digits
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixstream.arrays import Counts
 from mixstream.corpus.jsonfile import (
+    MAX_NAME_BYTES,
     MEND,
     Json,
     checked_name,
@@ -139,9 +143,84 @@ def index_of(top: Mapping[str, object], folder: Folder) -> ShardIndex:
     where = str(folder / "index.json")
     if top.get("version") != 2:
         raise ShardError(f"{where}: key 'version' is {top.get('version')!r}; mixstream reads 2")
+    shards = wanted(top, "shards", list, where)
+    try:
+        return _plain_index(shards, folder)
+    except (KeyError, TypeError, ValueError, OverflowError):  # who asks one by one knows what it is
+        return _examined_index(shards, folder)
+
+
+def _plain_index(shards: list[Any], folder: Folder) -> ShardIndex:
+    """The index of shards that are described as ours and the stock writer's are.
+
+    What must be so is asked of all of them at once, which takes a quarter of the time.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: they are not.
+    """
+    formats, samples, raws, zips, compressions = zip(*map(_OF_SHARD, shards), strict=True)
+    columns = list(map(_OF_COLUMNS, shards))
+    _expect(set(formats) == {"mds"} and columns.count(columns[0]) == len(columns))
+    _expect(set(map(type, compressions)) in ({type(None)}, {str}))
+    raw_names, raw_bytes, raw_hashes = _plain_files(raws)
+    if set(map(type, zips)) == {type(None)}:
+        zip_names = zip_hashes = np.zeros(len(shards), "S1")
+        zip_bytes = np.zeros(len(shards), np.int64)
+    else:
+        zip_names, zip_bytes, zip_hashes = _plain_files(zips)
+    return ShardIndex(
+        folder=folder,
+        columns=_shard_entry(shards[0], f"{folder / 'index.json'}, shard 0").columns,
+        num_rows=_plain_counts(samples),
+        raw_bytes=raw_bytes,
+        zip_bytes=zip_bytes,
+        raw_names=raw_names,
+        zip_names=zip_names,
+        raw_hashes=raw_hashes,
+        zip_hashes=zip_hashes,
+        compressions=np.array([each or "" for each in compressions], np.bytes_),
+    )
+
+
+def _plain_files(
+    files: Sequence[Any],
+) -> tuple[NDArray[np.bytes_], Counts, NDArray[np.bytes_]]:
+    """The names, bytes and hashes of the files; raises as `_plain_index` does."""
+    names, num_bytes, hashes = zip(*map(_OF_FILE, files), strict=True)
+    _expect(_PLAIN_LETTERS.issuperset("".join(names)) and max(map(len, names)) <= MAX_NAME_BYTES)
+    _expect({"", ".", ".."}.isdisjoint(names) and len(set(names)) == len(names))
+    _expect(set(map(type, hashes)) == {dict} and len({tuple(each) for each in hashes}) == 1)
+    (kind,) = hashes[0] or [""]
+    digests = [each[kind] for each in hashes] if kind else [""] * len(names)
+    _expect(set(map(type, digests)) == {str})
+    texts = [f"{kind}:{digest}" for digest in digests] if kind else digests
+    return np.array(names, np.bytes_), _plain_counts(num_bytes), np.array(texts, np.bytes_)
+
+
+def _plain_counts(values: Sequence[Any]) -> Counts:
+    """Rows or bytes; raises as `_plain_index` does."""
+    _expect(set(map(type, values)) == {int})
+    found = np.array(values, np.int64)
+    _expect(bool(found.min() >= 0 and found.max() <= MAX_SHARD_BYTES))
+    return found
+
+
+def _expect(is_so: bool) -> None:
+    if not is_so:
+        raise ValueError("not described as plainly as ours and the stock writer's are")
+
+
+_OF_SHARD = itemgetter("format", "samples", "raw_data", "zip_data", "compression")
+_OF_COLUMNS = itemgetter("column_names", "column_encodings", "column_sizes")
+_OF_FILE = itemgetter("basename", "bytes", "hashes")
+_PLAIN_LETTERS = frozenset(ascii_letters + digits + "._-")
+
+
+def _examined_index(shards: list[Any], folder: Folder) -> ShardIndex:
+    """The same of any shards that are described soundly; else an error that says what is wrong."""
+    where = str(folder / "index.json")
     entries = [
-        _shard_entry(shard, f"{where}, shard {number}")
-        for number, shard in enumerate(wanted(top, "shards", list, where))
+        _shard_entry(shard, f"{where}, shard {number}") for number, shard in enumerate(shards)
     ]
     columns = entries[0].columns if entries else Columns(names=(), encodings=(), sizes=())
     for number, entry in enumerate(entries):

@@ -18,7 +18,7 @@ from mixstream.arrays import Counts
 from mixstream.corpus.shard import Columns, ShardEntry, map_bytes
 from mixstream.errors import ShardCorruptError, ShardError
 
-__all__ = ["ShardLayout", "TokenDtype", "map_rows", "read_layout", "token_encoding"]
+__all__ = ["ShardLayout", "TokenDtype", "map_shard", "read_layout", "token_encoding"]
 
 TokenDtype: TypeAlias = "np.dtype[np.integer[Any]]"
 TOKEN_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64")
@@ -43,7 +43,6 @@ class ShardLayout:
     """Bytes from one row to the next; more than row_bytes where a sample holds more than tokens."""
     seq_len: int
     dtype: TokenDtype
-    file_bytes: int
 
     @property
     def row_bytes(self) -> int:
@@ -62,12 +61,34 @@ def read_layout(source: Path | bytes, entry: ShardEntry) -> ShardLayout:
         ShardError: if the file is not what the index or its own header says, its rows differ in
             size, or its tokens are of an encoding that mixstream does not read.
     """
-    where = str(source) if isinstance(source, Path) else entry.raw.name
-    num_bytes = entry.raw.num_bytes
     if isinstance(source, Path):
-        head = map_bytes(source, num_bytes)
-    else:
-        head = np.frombuffer(source, np.uint8)
+        return _layout(map_bytes(source, entry.raw.num_bytes), entry, str(source))
+    return _layout(np.frombuffer(source, np.uint8), entry, entry.raw.name)
+
+
+def map_shard(path: Path, entry: ShardEntry) -> tuple[ShardLayout, NDArray[np.uint8]]:
+    """Where the rows of a shard lie, and they as an (n, row_bytes) uint8 read-only view of its map.
+
+    Bytes, because the rows of other writers start anywhere: numpy copies a whole shard before it
+    takes a row from a map of misaligned uint16, and not from one of bytes.
+
+    Raises:
+        ShardError: as `read_layout` does.
+    """
+    content = map_bytes(path, entry.raw.num_bytes)
+    layout = _layout(content, entry, str(path))
+    rows: NDArray[np.uint8] = np.ndarray(
+        (layout.num_rows, layout.row_bytes),
+        np.uint8,
+        buffer=content,
+        offset=layout.first_row_offset,
+        strides=(layout.row_stride, 1),
+    )
+    return layout, rows
+
+
+def _layout(head: NDArray[np.uint8], entry: ShardEntry, where: str) -> ShardLayout:
+    """The layout of a shard that begins with these bytes."""
     dtype, static_seq_len = token_encoding(entry.columns, where)
     offsets = _checked_offsets(head, entry, where)
     first, stride = int(offsets[0]), int(offsets[1] - offsets[0])
@@ -85,25 +106,6 @@ def read_layout(source: Path | bytes, entry: ShardEntry) -> ShardLayout:
         row_stride=stride,
         seq_len=seq_len,
         dtype=dtype,
-        file_bytes=num_bytes,
-    )
-
-
-def map_rows(path: Path, layout: ShardLayout) -> NDArray[np.uint8]:
-    """The rows of a shard as an (n, row_bytes) uint8 read-only view of its file.
-
-    Bytes, because the rows of other writers start anywhere: numpy copies a whole shard before it
-    takes a row from a map of misaligned uint16, and not from one of bytes.
-
-    Raises:
-        ShardError: if the file has another size than its layout: a map of it would crash later.
-    """
-    return np.ndarray(
-        (layout.num_rows, layout.row_bytes),
-        np.uint8,
-        buffer=map_bytes(path, layout.file_bytes),
-        offset=layout.first_row_offset,
-        strides=(layout.row_stride, 1),
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mixstream.corpus.cache import ShardStore
 from mixstream.corpus.index import DomainShards
-from mixstream.corpus.layout import map_rows, read_layout
+from mixstream.corpus.layout import map_shard
 from mixstream.errors import ShardCorruptError, ShardError, ShardMissingError
 
 __all__ = ["MappedShards", "OnBadShard"]
@@ -126,14 +126,13 @@ class MappedShards:
         for turn in range(_MAX_EVICTIONS):
             path = self.store.path(index.folder, entry)
             try:
-                layout = read_layout(path, entry)
+                layout, rows = map_shard(path, entry)
                 if (layout.seq_len, layout.dtype) != (self._seq_len, dtype):
                     raise ShardError(
                         f"{path} holds rows of {layout.seq_len} {layout.dtype.name} ids, but "
                         f"its corpus has rows of {self._seq_len} {dtype.name}. Convert the "
                         f"domain again."
                     )
-                rows = map_rows(path, layout)
             except ShardMissingError:
                 if turn + 1 == _MAX_EVICTIONS or not self.store.evicts(index.folder, entry):
                     raise

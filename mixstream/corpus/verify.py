@@ -11,7 +11,7 @@ import numpy as np
 from mixstream.arrays import Rows
 from mixstream.corpus.corpus import Corpus, open_corpus
 from mixstream.corpus.index import read_index
-from mixstream.corpus.layout import map_rows, read_layout
+from mixstream.corpus.layout import map_shard
 from mixstream.corpus.manifest import read_manifest
 from mixstream.corpus.provenance import PROVENANCE
 from mixstream.corpus.segments import num_padding
@@ -109,8 +109,7 @@ def _checked_rows(folder: Path, entry: ShardEntry, corpus: Corpus) -> Rows:
             decompress(folder, entry, path)  # compares both checksums
         if entry.zip is None or beside.exists():
             _check_raw(beside, entry)
-        layout = read_layout(path, entry)
-        rows = map_rows(path, layout)
+        layout, rows = map_shard(path, entry)
         tokens: Rows = np.ascontiguousarray(rows).view(layout.dtype)
     highest = int(tokens.max(initial=0))
     if corpus.manifest is not None and highest >= corpus.manifest.tokenizer.vocab_size:

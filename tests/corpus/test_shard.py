@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from mixstream.corpus import shard
 from mixstream.corpus.index import read_index
-from mixstream.corpus.layout import map_rows, read_layout
+from mixstream.corpus.layout import map_shard, read_layout
 from mixstream.corpus.shard import Columns, FileEntry, ShardEntry, shard_header, write_shard
 from mixstream.errors import ShardError
 from tests.corpus.shards import make_rows, write_domain, write_stock
 
 
 def read_back(path, entry):
-    layout = read_layout(path, entry)
-    return np.ascontiguousarray(map_rows(path, layout)).view(layout.dtype)
+    layout, rows = map_shard(path, entry)
+    return np.ascontiguousarray(rows).view(layout.dtype)
 
 
 def entry_of(content, num_rows, encoding="ndarray:uint16:4", size=8):
@@ -334,11 +334,10 @@ def test_the_first_bytes_alone_do_not_do_where_samples_state_several_sizes(tmp_p
 def test_a_file_of_another_size_is_refused_before_it_is_mapped(tmp_path, found):
     path = tmp_path / "s.mds"
     entry = write_shard(path, make_rows(3, 4))
-    layout = read_layout(path, entry)
     os.truncate(path, found)
     message = rf"s\.mds has {found} bytes, but its index says {entry.raw.num_bytes}"
     with pytest.raises(ShardError, match=message):
-        map_rows(path, layout)
+        map_shard(path, entry)
     with pytest.raises(ShardError, match=message):
         read_layout(path, entry)
 
@@ -352,4 +351,4 @@ def test_a_missing_file_is_named(tmp_path):
 def test_mapped_rows_cannot_be_written(tmp_path):
     path = tmp_path / "s.mds"
     entry = write_shard(path, make_rows(3, 4))
-    assert not map_rows(path, read_layout(path, entry)).flags.writeable
+    assert not map_shard(path, entry)[1].flags.writeable

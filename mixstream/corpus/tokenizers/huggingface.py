@@ -13,11 +13,12 @@ import numpy as np
 import orjson
 
 from mixstream.arrays import Counts, Tokens
+from mixstream.corpus.jsonfile import no_collection
 from mixstream.corpus.tokenizers import tokenizer_json
 from mixstream.corpus.tokenizers.base import Description, by_spelling
 from mixstream.corpus.tokenizers.patterns import cut_separators
 from mixstream.corpus.tokenizers.pieces import encoded_in_pieces
-from mixstream.corpus.tokenizers.stripped import highest_id, no_collection, stripped
+from mixstream.corpus.tokenizers.stripped import highest_id, stripped
 from mixstream.corpus.tokenizers.vocabulary import Vocabulary, limit_threads
 from mixstream.errors import RecipeError
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import orjson
 
-__all__ = ["highest_id", "no_collection", "stripped"]
+__all__ = ["highest_id", "stripped"]
 
 
 def stripped(config: dict[str, Any]) -> str:
@@ -34,18 +31,6 @@ def _spell_merges(model: dict[str, Any]) -> None:
         lines = "\n".join(["", *spelled])
         if lines.count(" ") == len(merges) and "\n#version" not in lines:  # a comment of old files
             model["merges"] = spelled
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Switches off Python's search for circles, which takes as long as parsing a large file."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def highest_id(config: dict[str, Any]) -> int:

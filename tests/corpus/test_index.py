@@ -1,0 +1,145 @@
+"""An index read all shards at once says what one read shard by shard says, or is not read so."""
+
+import copy
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixstream.corpus import index as index_module
+from mixstream.corpus.index import _examined_index, _plain_index, index_json, index_of
+from mixstream.corpus.shard import write_shard
+from mixstream.errors import ShardError
+from tests.corpus.shards import make_rows, write_domain
+
+FOLDER = Path("web")
+NOT_PLAIN = (KeyError, TypeError, ValueError, OverflowError)
+KEYS = (
+    ("format",),
+    ("samples",),
+    ("compression",),
+    ("column_names",),
+    ("column_sizes",),
+    ("raw_data",),
+    ("raw_data", "basename"),
+    ("raw_data", "bytes"),
+    ("raw_data", "hashes"),
+    ("raw_data", "hashes", "xxh3_64"),
+    ("zip_data",),
+    ("zip_data", "basename"),
+    ("zip_data", "bytes"),
+)
+VALUES = (
+    None,
+    True,
+    0,
+    -1,
+    7,
+    2**40,
+    2**70,
+    7.0,
+    "",
+    "..",
+    "a/b",
+    "ä",
+    "shard.00000.mds",
+    "shard.00099.mds",
+    "zstd",
+    [],
+    {},
+    ["tokens"],
+    {"md5": "0"},
+    {"xxh3_64": 3},
+)
+
+
+def shards_of(tmp_path, compression=None):
+    entries = write_domain(tmp_path / "web", make_rows(30, 4), compression=compression)
+    return copy.deepcopy(index_json(entries)["shards"])
+
+
+def plain(value):
+    """As JSON gives it back."""
+    return list(map(plain, value)) if isinstance(value, (list, tuple)) else value
+
+
+def as_read(shards):
+    return [{key: plain(value) for key, value in shard.items()} for shard in shards]
+
+
+def assert_equal(one, other):
+    for field in fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(mine, np.ndarray):
+            assert mine.tolist() == theirs.tolist(), field.name
+        else:
+            assert mine == theirs, field.name
+
+
+@pytest.fixture(scope="module", params=[None, "zstd"])
+def shards(request, tmp_path_factory):
+    return as_read(shards_of(tmp_path_factory.mktemp("index"), request.param))
+
+
+def test_ours_are_read_at_once(shards):
+    assert_equal(_plain_index(shards, FOLDER), _examined_index(shards, FOLDER))
+
+
+def test_those_of_the_stock_writer_are_read_at_once(tmp_path):
+    streaming = pytest.importorskip("streaming")
+    for hashes in ((), ("xxh3_64",), ("sha1",)):
+        out = tmp_path / f"stock{len(hashes)}{hashes[:1]}"
+        with streaming.MDSWriter(
+            out=str(out), columns={"tokens": "ndarray:uint16:4"}, hashes=list(hashes), size_limit=99
+        ) as writer:
+            for row in make_rows(30, 4):
+                writer.write({"tokens": row})
+        found = index_module.read_object(out / "index.json")["shards"]
+        assert len(found) > 1
+        assert_equal(_plain_index(found, FOLDER), _examined_index(found, FOLDER))
+
+
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(KEYS), st.sampled_from((*VALUES, KeyError))),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_what_is_read_at_once_is_what_is_read_one_by_one(shards, changes):
+    changed = copy.deepcopy(shards)
+    for number, keys, value in changes:
+        at = changed[number]
+        for key in keys[:-1]:
+            at = at.get(key) if isinstance(at, dict) else None
+        if isinstance(at, dict):
+            if value is KeyError:
+                at.pop(keys[-1], None)
+            else:
+                at[keys[-1]] = copy.deepcopy(value)
+    try:
+        found = _plain_index(changed, FOLDER)
+    except (*NOT_PLAIN, ShardError):
+        return
+    assert_equal(found, _examined_index(changed, FOLDER))
+
+
+def test_a_bad_shard_is_named(shards):
+    changed = copy.deepcopy(shards)
+    changed[3]["samples"] = -1
+    with pytest.raises(ShardError, match=r"shard 3: key 'samples' is -1"):
+        index_of({"version": 2, "shards": changed}, FOLDER)
+
+
+def test_an_index_without_shards_is_read(tmp_path):
+    assert len(index_of({"version": 2, "shards": []}, FOLDER).num_rows) == 0
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    entry = write_shard(tmp_path / "shard.00000.mds", make_rows(3, 4))
+    shards = as_read(index_json([entry, entry])["shards"])
+    with pytest.raises(ShardError, match=r"2 shards are named 'shard\.00000\.mds'"):
+        index_of({"version": 2, "shards": shards}, FOLDER)
