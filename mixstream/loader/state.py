@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from mixstream.corpus.corpus import Corpus
+from mixstream.corpus.index import ShardIndex
 from mixstream.errors import StateError
 from mixstream.loader.batch_sampler import BatchSamplerState
 from mixstream.mixing.state import check_keys
@@ -47,7 +48,7 @@ _contents: weakref.WeakKeyDictionary[Corpus, dict[str, list[Any]]] = weakref.Wea
 def shard_contents(corpus: Corpus) -> dict[str, list[Any]]:
     """What a state says of the shards of each domain of its corpus; O(shards), once."""
     if corpus not in _contents:
-        _contents[corpus] = {name: _content(corpus, name) for name in corpus.domains}
+        _contents[corpus] = {name: _content(index) for name, index in _indexes(corpus).items()}
     return _contents[corpus]
 
 
@@ -92,12 +93,13 @@ def check_loader_state(state: LoaderState, corpus: Corpus) -> None:
 def _check_follows(state: LoaderState, corpus: Corpus) -> None:
     """Refuses a corpus whose domains do not begin with what the state knows, or were renamed."""
     known: Mapping[str, list[Any]] = state["contents"]
+    indexes = _indexes(corpus)
     if not any(name in corpus.layout for name in known):
         raise _misfit(state, corpus, "they have no domain in common.")
     for name, (number, digest) in known.items():
         if name not in corpus.layout:
             for new in corpus.domains:
-                if new not in known and number and _content(corpus, new, number)[1] == digest:
+                if new not in known and number and _content(indexes[new], number)[1] == digest:
                     raise _misfit(
                         state,
                         corpus,
@@ -113,7 +115,7 @@ def _check_follows(state: LoaderState, corpus: Corpus) -> None:
                 f"domain {name!r} had {number} shards and has {here} here, so this corpus is an "
                 f"older one than the run's; open the one that the run has seen.",
             )
-        found = _content(corpus, name, number)[1]
+        found = _content(indexes[name], number)[1]
         if found != digest:
             raise _misfit(
                 state,
@@ -130,9 +132,12 @@ def _misfit(state: LoaderState, corpus: Corpus, why: str) -> StateError:
     )
 
 
-def _content(corpus: Corpus, name: str, num_shards: int | None = None) -> list[Any]:
+def _indexes(corpus: Corpus) -> dict[str, ShardIndex]:
+    return {domain.name: domain.index for domain in corpus.pool.shards.domains}
+
+
+def _content(index: ShardIndex, num_shards: int | None = None) -> list[Any]:
     """How many shards a domain has, up to a number of them, and a digest of what is in these."""
-    index = corpus.pool.shards.domains[corpus.domains.index(name)].index
     contents = index.contents()[:num_shards]
     digest = hashlib.blake2b(digest_size=8)
     digest.update("".join(f"{rows} {size} {raw}\n" for rows, size, raw in contents).encode())

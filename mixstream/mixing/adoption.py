@@ -213,11 +213,12 @@ def _checked_growth(
     retired = dict(state.get("retired") or {})
     legs: dict[str, tuple[Leg, ...]] = {}
     try:
+        known = set(state["domains"])
         for name, (number, _) in state.get("shards", {}).items():
             legs[name] = _legs(state["legs"].get(name, ()))
             ends = [leg.end_shard for leg in legs[name]]
             is_whole = ends == sorted(ends) and all(0 < end <= number for end in ends)
-            if not is_whole or name not in state["domains"]:
+            if not is_whole or name not in known:
                 message = f"legs {legs[name]} of domain {name!r} with {number} shards"
                 raise ValueError(message)
         for name, domain in retired.items():
