@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import signal
 import socket
 import statistics
@@ -20,11 +21,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 from harness import machine, parser
 from install import HOME, PINNED, python_of
 from peers import FLOORS, OURS, PEERS, Job
 
 HERE = Path(__file__).parent
+_IMPORT_SECONDS = 60.0
 
 
 @dataclass
@@ -157,14 +160,14 @@ class Contest:
             )
         codes = self._codes(name, measurements, afresh=afresh)
         for code, each in zip(codes, measurements, strict=True):
-            if code is None:
-                self.failed(name, what, f"longer than {self.limit_seconds:.0f} s")
-                return None
             if code:
                 said = [line for line in _text(each["said"]).splitlines() if line.strip()]
                 said = said or _text(self._imports(name)).splitlines() or ["died"]
                 self.failed(name, what, said[-1].strip()[:200])
                 return None
+        if None in codes:  # perhaps for the one that failed
+            self.failed(name, what, f"longer than {self.limit_seconds:.0f} s")
+            return None
         return [json.loads(each["found"].read_text()) for each in measurements]
 
     def _codes(
@@ -190,8 +193,13 @@ class Contest:
         with suppress(BrokenPipeError):  # it could not import: so it says
             process.stdin.write(line)
             process.stdin.flush()
-        answer = process.stdout.readline()
-        found: list[int | None] = json.loads(answer) if answer else [1] * len(measurements)
+        most = _IMPORT_SECONDS + self.limit_seconds
+        is_answered = select.select([process.stdout], [], [], most)[0]
+        answer = process.stdout.readline() if is_answered else ""
+        if not answer:
+            _end(self._imported.pop(name))
+            return [1 if is_answered else None] * len(measurements)
+        found: list[int | None] = json.loads(answer)
         return found
 
     def _begin(self, name: str, *options: str) -> subprocess.Popen[str]:
@@ -280,7 +288,11 @@ def _free_port() -> int:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends a measurement's whole session: itself and the workers it left."""
+    """Ends a measurement's whole session, itself and its workers, and sessions forked from it."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -45,7 +45,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         Contest(page, Path(folder), (OURS, *settings.peers), settings.home, 30.0) as contest,
     ):
-        most: dict[tuple[str, bool], int] = {}  # rows at which a contender has not failed
+        failed: set[tuple[str, bool, int]] = set()  # at fewer rows of as many domains
         for place, (num_rows, num_domains) in enumerate(sizes):
             corpus = Path(folder) / "corpus"
             linked = place > 0
@@ -54,11 +54,11 @@ def main() -> None:
                 able = {
                     name: job
                     for name, job in jobs.items()
-                    if num_rows <= most.get((name, middle), num_rows)
+                    if (name, middle, num_domains) not in failed
                 }
                 rounds = 1 if settings.quick else 3
                 for name in started(contest, able, middle=middle, rounds=rounds):
-                    most |= {(name, each): num_rows - 1 for each in (middle, True)}
+                    failed |= {(name, each, num_domains) for each in (middle, True)}
             shutil.rmtree(corpus)
     if settings.json:
         page.write(settings.json, " ".join(["python", *sys.argv]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 
 from mixstream.corpus.index import ShardIndex, index_of, read_index
@@ -53,13 +52,9 @@ class Catalog:
         return index_of(self._object(folder / "index.json"), folder)
 
     def indexes(self, folders: Mapping[str, Folder]) -> dict[str, ShardIndex]:
-        """The indexes of many domains, read in parallel: each reader takes an even share."""
-        places = list(folders.values())
-        num_each = max(1, -(-len(places) // MAX_READERS))
-        shares = [places[first : first + num_each] for first in range(0, len(places), num_each)]
-        with ThreadPoolExecutor(max(len(shares), 1)) as readers:
-            found = readers.map(lambda share: list(map(self.index, share)), shares)
-            return dict(zip(folders, chain.from_iterable(found), strict=True))
+        """The indexes of many domains, read in parallel."""
+        with ThreadPoolExecutor(min(MAX_READERS, len(folders) or 1)) as readers:
+            return dict(zip(folders, readers.map(self.index, folders.values()), strict=True))
 
     def _object(self, remote: RemotePath) -> dict[str, object]:
         with tempfile.TemporaryDirectory(prefix="mixstream-open-") as folder:

@@ -14,7 +14,6 @@ from mixstream.corpus.cache import ShardStore
 from mixstream.corpus.cache_folder import CacheFolder, OnFullDisk
 from mixstream.corpus.catalog import Catalog
 from mixstream.corpus.gather import RowPool
-from mixstream.corpus.jsonfile import no_collection
 from mixstream.corpus.layout import TokenDtype
 from mixstream.corpus.manifest import Manifest
 from mixstream.corpus.mapped import OnBadShard
@@ -152,11 +151,10 @@ def open_corpus(
     storage = Storage(settings)
     store = ShardStore(folder, storage)
     opener = Opener(Catalog(storage), store)
-    with no_collection():
-        if isinstance(path, Mapping):
-            contents = opener.folders({n: as_folder(each) for n, each in path.items()}, end_id)
-        else:
-            contents = opener.folder(as_folder(path), end_id)
+    if isinstance(path, Mapping):
+        contents = opener.folders({n: as_folder(each) for n, each in path.items()}, end_id)
+    else:
+        contents = opener.folder(as_folder(path), end_id)
     pool = RowPool(
         contents.domains,
         seq_len=contents.seq_len,

@@ -20,6 +20,7 @@ from mixstream.corpus.jsonfile import (
     Json,
     checked_name,
     count,
+    no_collection,
     one_of,
     read_object,
     text_or_none,
@@ -145,22 +146,24 @@ def index_of(top: Mapping[str, object], folder: Folder) -> ShardIndex:
         raise ShardError(f"{where}: key 'version' is {top.get('version')!r}; mixstream reads 2")
     shards = wanted(top, "shards", list, where)
     try:
-        return _plain_index(shards, folder)
-    except (KeyError, TypeError, ValueError, OverflowError):  # who asks one by one knows what it is
+        with no_collection():
+            return _plain_index(shards, folder)
+    except _NOT_PLAIN:
         return _examined_index(shards, folder)
 
 
 def _plain_index(shards: list[Any], folder: Folder) -> ShardIndex:
     """The index of shards that are described as ours and the stock writer's are.
 
-    What must be so is asked of all of them at once, which takes a quarter of the time.
+    What must be so is asked of all of them at once, not of one by one.
 
     Raises:
-        KeyError, TypeError, ValueError, OverflowError: they are not.
+        KeyError, OverflowError, RecursionError, TypeError, ValueError: they are not.
     """
     formats, samples, raws, zips, compressions = zip(*map(_OF_SHARD, shards), strict=True)
     columns = list(map(_OF_COLUMNS, shards))
     _expect(set(formats) == {"mds"} and columns.count(columns[0]) == len(columns))
+    _expect(len({tuple(map(type, sizes)) for _, _, sizes in columns}) == 1)  # for 8 == 8.0
     _expect(set(map(type, compressions)) in ({type(None)}, {str}))
     raw_names, raw_bytes, raw_hashes = _plain_files(raws)
     if set(map(type, zips)) == {type(None)}:
@@ -210,6 +213,7 @@ def _expect(is_so: bool) -> None:
         raise ValueError("not described as plainly as ours and the stock writer's are")
 
 
+_NOT_PLAIN = (KeyError, OverflowError, RecursionError, TypeError, ValueError)
 _OF_SHARD = itemgetter("format", "samples", "raw_data", "zip_data", "compression")
 _OF_COLUMNS = itemgetter("column_names", "column_encodings", "column_sizes")
 _OF_FILE = itemgetter("basename", "bytes", "hashes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,18 +41,34 @@ MEND = "The file is damaged or not from this version: copy it again, or convert 
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Switches off Python's search for circles, in vain where many objects are made that all stay.
+    """Switches off Python's search for circles while many objects are made that are none.
 
-    It takes as long as parsing a large tokenizer.json, and three times as long as the indexes of
-    10^9 rows.
+    It takes longer than parsing a large file does. For work of milliseconds that waits for nobody:
+    all threads go without, and a process that is forked meanwhile has it on.
     """
+    global _is_off
     was_on = gc.isenabled()
     gc.disable()
+    _is_off |= was_on
     try:
         yield
     finally:
         if was_on:
             gc.enable()
+            _is_off = False
+
+
+_is_off = False
+
+
+def _switch_on() -> None:
+    global _is_off
+    if _is_off:
+        gc.enable()
+        _is_off = False
+
+
+os.register_at_fork(after_in_child=_switch_on)
 
 
 def write_json(path: Path, value: Json) -> None:
@@ -85,7 +102,8 @@ def json_object(content: bytes, where: str) -> dict[str, object]:
         ShardError: if they hold something else.
     """
     try:
-        value = orjson.loads(content)
+        with no_collection():
+            value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise ShardCorruptError(f"{where} is no JSON: {error}. {MEND}") from error
     if not isinstance(value, dict):

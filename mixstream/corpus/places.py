@@ -108,7 +108,7 @@ def _cut_pieces(lengths: Counts, seq_len: int) -> tuple[Counts, Counts, Counts]:
 
 
 def piece_sizes(lengths: Counts, seq_len: int) -> Counts:
-    """The size of every piece of at most seq_len ids, in input order.
+    """The size of every piece of at most seq_len ids, in input order, of lengths of at least 1.
 
     >>> piece_sizes(np.array([3, 9]), 4)
     array([3, 4, 4, 1])

@@ -94,18 +94,22 @@ def _check_follows(state: LoaderState, corpus: Corpus) -> None:
     """Refuses a corpus whose domains do not begin with what the state knows, or were renamed."""
     known: Mapping[str, list[Any]] = state["contents"]
     indexes = _indexes(corpus)
+    new = [name for name in corpus.domains if name not in known]
+    new_of: dict[int, dict[str, str]] = {}
+    """By a number of shards: digest of so many first ones -> a domain that the state knows not."""
     if not any(name in corpus.layout for name in known):
         raise _misfit(state, corpus, "they have no domain in common.")
     for name, (number, digest) in known.items():
         if name not in corpus.layout:
-            for new in corpus.domains:
-                if new not in known and number and _content(indexes[new], number)[1] == digest:
-                    raise _misfit(
-                        state,
-                        corpus,
-                        f"domain {name!r} is {new!r} here; the name is part of the order, so name "
-                        f"it {name!r} as before.",
-                    )
+            if number not in new_of:
+                new_of[number] = {_content(indexes[each], number)[1]: each for each in new}
+            if number and digest in new_of[number]:
+                raise _misfit(
+                    state,
+                    corpus,
+                    f"domain {name!r} is {new_of[number][digest]!r} here; the name is part of the "
+                    f"order, so name it {name!r} as before.",
+                )
             continue
         here = len(corpus.layout[name])
         if here < number:

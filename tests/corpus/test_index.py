@@ -1,6 +1,8 @@
 """An index read all shards at once says what one read shard by shard says, or is not read so."""
 
 import copy
+import gc
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixstream.corpus import index as index_module
-from mixstream.corpus.index import _examined_index, _plain_index, index_json, index_of
+from mixstream.corpus.index import _NOT_PLAIN, _examined_index, _plain_index, index_json, index_of
+from mixstream.corpus.jsonfile import no_collection
 from mixstream.corpus.shard import write_shard
 from mixstream.errors import ShardError
 from tests.corpus.shards import make_rows, write_domain
 
 FOLDER = Path("web")
-NOT_PLAIN = (KeyError, TypeError, ValueError, OverflowError)
 KEYS = (
     ("format",),
     ("samples",),
@@ -51,6 +53,9 @@ VALUES = (
     [],
     {},
     ["tokens"],
+    [8],
+    [8.0],
+    [True],
     {"md5": "0"},
     {"xxh3_64": 3},
 )
@@ -122,9 +127,42 @@ def test_what_is_read_at_once_is_what_is_read_one_by_one(shards, changes):
                 at[keys[-1]] = copy.deepcopy(value)
     try:
         found = _plain_index(changed, FOLDER)
-    except (*NOT_PLAIN, ShardError):
+    except (*_NOT_PLAIN, ShardError):
         return
     assert_equal(found, _examined_index(changed, FOLDER))
+
+
+@pytest.mark.parametrize("sizes", [([8], [8.0]), ([1], [True])])
+def test_equal_sizes_of_another_type_are_refused(shards, sizes):
+    changed = copy.deepcopy(shards)
+    for number, shard in enumerate(changed):
+        shard["column_sizes"] = sizes[number == 2]
+    with pytest.raises(ShardError, match=r"shard 2: columns .* make no sense"):
+        index_of({"version": 2, "shards": changed}, FOLDER)
+
+
+def test_the_collector_is_on_again_after_an_index_and_after_a_bad_one(shards):
+    index_of({"version": 2, "shards": shards}, FOLDER)
+    assert gc.isenabled()
+    with pytest.raises(ShardError, match="shard 0: key 'samples'"):
+        index_of({"version": 2, "shards": [shards[0] | {"samples": -1}]}, FOLDER)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        index_of({"version": 2, "shards": shards}, FOLDER)
+        assert not gc.isenabled(), "who switched it off finds it so"
+    finally:
+        gc.enable()
+
+
+def test_a_process_forked_meanwhile_collects():
+    with no_collection():
+        assert not gc.isenabled()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if gc.isenabled() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert gc.isenabled()
 
 
 def test_a_bad_shard_is_named(shards):
