@@ -213,7 +213,7 @@ def _checked_growth(
     retired = dict(state.get("retired") or {})
     legs: dict[str, tuple[Leg, ...]] = {}
     try:
-        known = set(state["domains"])
+        known = set(state.get("domains", ()))  # a state of version 1 has none
         for name, (number, _) in state.get("shards", {}).items():
             legs[name] = _legs(state["legs"].get(name, ()))
             ends = [leg.end_shard for leg in legs[name]]
