@@ -272,22 +272,18 @@ def cpu_seconds() -> float:
 
 def own_bytes() -> int:
     """What this process holds now, mapped files apart, and its children hold for themselves."""
-    status = Path("/proc/self/status")
-    children = sum(_of_children(lambda p: p.memory_full_info().uss))
-    if not status.is_file():
-        return int(psutil.Process().memory_full_info().uss) + children
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return sum(int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem")) + children
+    own = _status_bytes("RssAnon", "RssShmem")
+    if own is None:
+        own = int(psutil.Process().memory_full_info().uss)
+    return own + _bytes_of_children()
 
 
 def peak_bytes() -> int:
     """The most that was resident here, and what children hold for themselves now."""
-    children = _of_children(lambda p: p.memory_full_info().uss)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 + sum(children)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + sum(children)
+    own = _status_bytes("VmHWM")
+    if own is None:
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return own + _bytes_of_children()
 
 
 def limit_memory(num_bytes: int) -> None:
@@ -302,6 +298,19 @@ def reset_peak() -> int:
     if clear.exists():
         clear.write_text("5")
     return int(psutil.Process().memory_info().rss)
+
+
+def _status_bytes(*names: str) -> int | None:
+    """What lines of this process's status add up to; None where there is none (not Linux)."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return sum(int(lines[name].split()[0]) for name in names) * 1024
+
+
+def _bytes_of_children() -> int:
+    return sum(_of_children(lambda p: p.memory_full_info().uss))
 
 
 def _of_children(of: Callable[[psutil.Process], Any]) -> list[Any]:

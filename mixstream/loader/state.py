@@ -6,6 +6,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypedDict
 
 from mixstream.corpus.corpus import Corpus
@@ -94,21 +95,23 @@ def _check_follows(state: LoaderState, corpus: Corpus) -> None:
     """Refuses a corpus whose domains do not begin with what the state knows, or were renamed."""
     known: Mapping[str, list[Any]] = state["contents"]
     indexes = _indexes(corpus)
-    new = [name for name in corpus.domains if name not in known]
-    new_of: dict[int, dict[str, str]] = {}
-    """By a number of shards: digest of so many first ones -> a domain that the state knows not."""
+    unknown = [name for name in reversed(corpus.domains) if name not in known]
+
+    @cache
+    def new_names(num_shards: int) -> dict[str, str]:
+        """Digest of so many first shards -> the first domain of it that the state knows not."""
+        return {_content(indexes[new], num_shards)[1]: new for new in unknown}
+
     if not any(name in corpus.layout for name in known):
         raise _misfit(state, corpus, "they have no domain in common.")
     for name, (number, digest) in known.items():
         if name not in corpus.layout:
-            if number not in new_of:
-                new_of[number] = {_content(indexes[each], number)[1]: each for each in new}
-            if number and digest in new_of[number]:
+            if number and digest in new_names(number):
                 raise _misfit(
                     state,
                     corpus,
-                    f"domain {name!r} is {new_of[number][digest]!r} here; the name is part of the "
-                    f"order, so name it {name!r} as before.",
+                    f"domain {name!r} is {new_names(number)[digest]!r} here; the name is part of "
+                    f"the order, so name it {name!r} as before.",
                 )
             continue
         here = len(corpus.layout[name])

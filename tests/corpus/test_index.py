@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixstream.corpus import index as index_module
 from mixstream.corpus.index import _NOT_PLAIN, _examined_index, _plain_index, index_json, index_of
-from mixstream.corpus.jsonfile import no_collection
+from mixstream.corpus.jsonfile import no_collection, read_object
 from mixstream.corpus.shard import write_shard
 from mixstream.errors import ShardError
-from tests.corpus.shards import make_rows, write_domain
+from tests.corpus.shards import make_rows, write_domain, write_stock
 
 FOLDER = Path("web")
 KEYS = (
@@ -93,18 +92,13 @@ def test_ours_are_read_at_once(shards):
     assert_equal(_plain_index(shards, FOLDER), _examined_index(shards, FOLDER))
 
 
-def test_those_of_the_stock_writer_are_read_at_once(tmp_path):
-    streaming = pytest.importorskip("streaming")
-    for hashes in ((), ("xxh3_64",), ("sha1",)):
-        out = tmp_path / f"stock{len(hashes)}{hashes[:1]}"
-        with streaming.MDSWriter(
-            out=str(out), columns={"tokens": "ndarray:uint16:4"}, hashes=list(hashes), size_limit=99
-        ) as writer:
-            for row in make_rows(30, 4):
-                writer.write({"tokens": row})
-        found = index_module.read_object(out / "index.json")["shards"]
-        assert len(found) > 1
-        assert_equal(_plain_index(found, FOLDER), _examined_index(found, FOLDER))
+@pytest.mark.parametrize("hashes", [[], ["xxh3_64"], ["sha1"]])
+def test_those_of_the_stock_writer_are_read_at_once(tmp_path, hashes):
+    columns = {"tokens": "ndarray:uint16:4"}
+    write_stock(tmp_path / "web", make_rows(30, 4), columns, hashes=hashes, size_limit=99)
+    found = read_object(tmp_path / "web" / "index.json")["shards"]
+    assert len(found) > 1
+    assert_equal(_plain_index(found, FOLDER), _examined_index(found, FOLDER))
 
 
 @given(
