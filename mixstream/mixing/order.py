@@ -253,13 +253,15 @@ class _BlockTables:
         """(T,) position at which its block starts."""
         self._block_size = segments.num_rows.copy()
         """(T,) rows of its block."""
+        self._block_key = np.zeros(segments.num_rows.size, dtype=np.uint64)
+        """(T,) of the permutation of its block."""
         self._aside: tuple[int, _BlockTables] | None = None
         """A group and tables of it alone, for epochs that are only looked at."""
 
     def rows(self, group: Counts, epoch: Counts, position: Counts) -> Counts:
         """Row within the slice of each position, group by group and epoch by epoch."""
         if (self._epoch[group] == epoch).all():  # almost always: the tables are made
-            return self._looked_up(group, epoch, position)
+            return self._looked_up(group, position)
         row = np.empty_like(position)
         todo = np.arange(group.size)
         while todo.size:
@@ -270,7 +272,7 @@ class _BlockTables:
             self._make_tables(touched[self._epoch[touched] != earliest[touched]], earliest)
             ready = self._epoch[group[todo]] == epoch[todo]
             now, todo = todo[ready], todo[~ready]
-            row[now] = self._looked_up(group[now], epoch[now], position[now])
+            row[now] = self._looked_up(group[now], position[now])
         return row
 
     def block(self, group: int, epoch: int, position: int) -> Block:
@@ -287,7 +289,7 @@ class _BlockTables:
             int(tables._block_size[start:end][runs][0]),
             starts[runs] - block_start,
             tables._first_row[start:end][runs].copy(),
-            stream_key(tables._key[own], epoch, int(block_start - first)),
+            tables._block_key[start:end][runs][0],
         )
 
     def _tables_of(self, group: int, epoch: int) -> _BlockTables:
@@ -307,16 +309,12 @@ class _BlockTables:
             tables._make_tables(np.array([0]), np.array([epoch]))
         return tables
 
-    def _looked_up(self, group: Counts, epoch: Counts, position: Counts) -> Counts:
-        place = np.searchsorted(self._start, self._group_start[group] + position, side="right") - 1
+    def _looked_up(self, group: Counts, position: Counts) -> Counts:
+        position = self._group_start[group] + position
+        place = np.searchsorted(self._start, position, side="right") - 1
         start = self._block_start[place]
-        offset = self._group_start[group] + position - start
-        key = stream_key(
-            self._key[group],
-            epoch.astype(np.uint64),
-            (start - self._group_start[group]).astype(np.uint64),
-        )
-        shuffled = start + permuted(offset, self._block_size[place], key)
+        offset = permuted(position - start, self._block_size[place], self._block_key[place])
+        shuffled = start + offset
         place = np.searchsorted(self._start, shuffled, side="right") - 1
         return np.asarray(self._first_row[place] + shuffled - self._start[place])
 
@@ -349,6 +347,11 @@ class _BlockTables:
         size = np.add.reduceat(num_rows, opens)
         self._block_start[segment] = np.repeat(self._start[segment][opens], length)
         self._block_size[segment] = np.repeat(size, length)
+        own = group[opens]
+        block_key = stream_key(
+            self._key[own], epoch_of[own].astype(np.uint64), start[opens].astype(np.uint64)
+        )
+        self._block_key[segment] = np.repeat(block_key, length)
         self._epoch[groups] = epoch_of[groups]
 
 

@@ -48,6 +48,8 @@ from mixstream.rng import name_key, permuted, stream_key
 __all__ = ["Draw", "Mark", "MixSampler", "SamplerState"]
 
 _PROBE_STREAM = 0x50726F  # keys of the probes, apart from every other use of the seed
+_ROWS_AT_ONCE = 6144
+"""Of addresses: with more, malloc gives the memory of each array back, and asks for it again."""
 
 
 class _Table(NamedTuple):
@@ -249,7 +251,9 @@ class MixSampler:
         """The addresses of drawn rows, (n,) structured as in `take`."""
         out = np.empty(draw.domain.size, dtype=ADDRESS)
         out["domain"] = draw.domain
-        out["row"] = self._order.rows(*draw)
+        for begin in range(0, out.size, _ROWS_AT_ONCE):
+            some = slice(begin, begin + _ROWS_AT_ONCE)
+            out["row"][some] = self._order.rows(*(column[some] for column in draw))
         return out
 
     @property
