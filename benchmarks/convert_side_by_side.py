@@ -3,11 +3,12 @@
 Each takes the same JSON lines (mixed_text.py) and the same tokenizer.json to ids on disk, with its
 default tokenizer library and with the fast one (convert_peers/*.py), in a process of its own
 that may start two more. Seconds are CPU seconds of all its processes from the first import on, the
-least of rounds that go back and forth; the floor is ours as it comes. The wall and the peak of
-memory (PSS of all processes, ten times a second) are in the notes; on a machine that others use as
-well, the wall says little. `start` is a conversion of four documents; Python's byte code is kept,
-as an installed package has it. Ids are read back after the first round: all contenders must have
-written as many of each. Ctrl-C after that round ends the others, and what is there by then is told.
+median of rounds that go back and forth, or of one round where that takes half a minute; the floor
+is ours as it comes. The wall and the peak of memory (PSS of all processes, ten times a second) are
+in the notes; on a machine that others use as well, the wall says little. `start` is a conversion of
+four documents; Python's byte code is kept, as an installed package has it. Ids are read back after
+the first round: all contenders must have written as many of each. Ctrl-C after that round ends the
+others, and what is there by then is told.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from mixed_text import NUM_FILES, mixed_texts, train_tokenizer, write_raw
 from process_tree import Taken, run_tree
 
 HERE = Path(__file__).parent
+ASKED_ONCE_SECONDS = 30.0
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -146,23 +148,30 @@ def check_equal(all_of: list[Contender]) -> None:
 def line_of(one: Contender, ours: Contender, num_mb: float) -> Line:
     """One contender beside ours."""
     assert one.start is not None
-    cpus = [each.cpu for each in one.taken]
+    seconds, cpus = median_cpu(one), [each.cpu for each in one.taken]
     return Line(
         name=one.name,
-        seconds=min(cpus),
-        floor_seconds=min(each.cpu for each in ours.taken),
+        seconds=seconds,
+        floor_seconds=median_cpu(ours),
         floor=ours.name,
-        note=f"{num_mb / min(cpus):.1f} MB/CPU s, {one.start.cpu:.1f} s of it the start; "
-        f"wall {min(each.wall for each in one.taken):.1f} s with 2 workers, "
+        note=f"{num_mb / seconds:.1f} MB/CPU s, {one.start.cpu:.1f} s of it the start; "
+        f"wall {statistics.median(each.wall for each in one.taken):.1f} s with 2 workers, "
         f"peak {max(each.peak_bytes for each in one.taken) / 2**20:,.0f} MiB; "
-        f"median/least of {len(cpus)} {statistics.median(cpus) / min(cpus):.2f}; "
+        f"most/least of {len(cpus)} {max(cpus) / min(cpus):.2f}; "
         f"{one.found['tokens']:,} ids of {num_mb:.0f} MB",
     )
 
 
+def median_cpu(one: Contender) -> float:
+    """CPU seconds of its rounds."""
+    return statistics.median(each.cpu for each in one.taken)
+
+
 def take_turns(all_of: list[Contender], job: Job, what: str) -> None:
-    """One conversion of each, in this order."""
+    """One conversion of each, in this order; those that take long do no second one."""
     for each in all_of:
+        if each.taken and each.taken[0].cpu > ASKED_ONCE_SECONDS:
+            continue
         each.taken.append(each.run(job))
         print(f"  {what}: {each.name}: {each.taken[-1]}", flush=True)
 

@@ -59,7 +59,7 @@ def main() -> None:
     names = (*OURS_AND_FLOORS, *settings.peers)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Contest(page, Path(folder), names, settings.home, limit_seconds=60.0) as contest,
+        Contest(page, Path(folder), names, settings.home, limit_seconds=20.0) as contest,
     ):
         for varied in points:
             rounds = 1 if settings.quick else 3 if len(varied) == 0 else 2
@@ -73,7 +73,7 @@ def measure(
 ) -> None:
     """All contenders at one point."""
     weights = weights_of(point["num_domains"])
-    num_bytes, seconds = (1 << 23, 0.3) if quick else (1 << 26, 0.7)
+    num_bytes, seconds = (1 << 23, 0.3) if quick else (1 << 26, 0.5)
     name = f"{point['num_domains']}-{point['seq_len']}-{point['dtype']}"
     source = contest.work / name / "source"
     if not source.exists():

@@ -18,6 +18,7 @@ from mixstream.corpus.jsonfile import (
     MAX_NAME_BYTES,
     MEND,
     Json,
+    brief,
     checked_name,
     count,
     no_collection,
@@ -284,7 +285,7 @@ def _shard_entry(shard: object, where: str) -> ShardEntry:
     fits = all(size is None or (type(size) is int and 0 < size < 2**32) for size in sizes)
     if not (texts and fits and len(names) == len(encodings) == len(sizes)):
         raise ShardError(
-            f"{where}: columns {names!r:.80}, {encodings!r:.80} and sizes {sizes!r:.80} "
+            f"{where}: columns {brief(names)}, {brief(encodings)} and sizes {brief(sizes)} "
             f"make no sense. {MEND}"
         )
     return ShardEntry(

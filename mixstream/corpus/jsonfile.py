@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = [
     "MAX_NAME_BYTES",
     "MEND",
     "Json",
+    "brief",
     "checked_name",
     "count",
     "json_object",
@@ -107,7 +109,7 @@ def json_object(content: bytes, where: str) -> dict[str, object]:
     except orjson.JSONDecodeError as error:
         raise ShardCorruptError(f"{where} is no JSON: {error}. {MEND}") from error
     if not isinstance(value, dict):
-        raise ShardError(f"{where} holds {value!r:.40} where an object should be. {MEND}")
+        raise ShardError(f"{where} holds {brief(value):.40} where an object should be. {MEND}")
     return value
 
 
@@ -121,8 +123,17 @@ def wanted(values: Mapping[str, object], key: str, kind: type[T], where: str) ->
         raise ShardError(f"{where}: key {key!r} is missing. {MEND}")
     value = values[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ShardError(f"{where}: key {key!r} is {value!r:.80}, not a {kind.__name__}. {MEND}")
+        raise ShardError(f"{where}: key {key!r} is {brief(value)}, not a {kind.__name__}. {MEND}")
     return value
+
+
+def brief(value: object) -> str:
+    """A value of somebody else's for a message: at most 80 letters, however deep or long it is."""
+    return f"{_brief.repr(value):.80}"
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
 
 
 def count(

@@ -12,6 +12,7 @@ from mixstream.corpus.index import index_json, read_index
 from mixstream.corpus.jsonfile import (
     MEND,
     Json,
+    brief,
     checked_name,
     count,
     one_of,
@@ -180,7 +181,7 @@ def _domains(top: Mapping[str, object], where: str) -> dict[str, DomainEntry]:
     order = wanted(top, "domain_order", list, where)
     if not all(isinstance(name, str) for name in order) or sorted(order) != sorted(stated):
         raise ShardError(
-            f"{where}: key 'domain_order' is {order!r:.80}, but 'domains' names "
+            f"{where}: key 'domain_order' is {brief(order)}, but 'domains' names "
             f"{', '.join(stated):.80}. {MEND}"
         )
     return {name: _domain_entry(stated, checked_name(name, where), where) for name in order}

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,6 +164,17 @@ def test_a_bad_shard_is_named(shards):
     changed = copy.deepcopy(shards)
     changed[3]["samples"] = -1
     with pytest.raises(ShardError, match=r"shard 3: key 'samples' is -1"):
+        index_of({"version": 2, "shards": changed}, FOLDER)
+
+
+@pytest.mark.parametrize("keys", KEYS)
+def test_a_value_nested_as_deep_as_json_may_be_is_refused_by_name(shards, keys):
+    changed = copy.deepcopy(shards)
+    at = changed[2]
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = orjson.loads("[" * 1000 + "]" * 1000)
+    with pytest.raises(ShardError, match=r"shard 2\b.*\[\[\[.*\.\.\."):
         index_of({"version": 2, "shards": changed}, FOLDER)
 
 
