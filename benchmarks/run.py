@@ -53,8 +53,8 @@ def main() -> None:
         untimed = [name for name in asked if name in UNTIMED]
         failed = [name for name in timed if not answered(name, results, settings)]
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(lambda name: answered(name, results, settings), untimed))
-        failed += [name for name, is_answered in zip(untimed, found, strict=True) if not is_answered]
+            found = pool.map(lambda name: answered(name, results, settings), untimed)
+            failed += [name for name, is_done in zip(untimed, found, strict=True) if not is_done]
         if {"throughput", "fidelity"} <= set(asked) - set(failed):
             chart.main(results)
         if not settings.quick:

@@ -73,7 +73,7 @@ def measure(
 ) -> None:
     """All contenders at one point."""
     weights = weights_of(point["num_domains"])
-    num_bytes, seconds = (1 << 23, 0.3) if quick else (1 << 26, 0.5)
+    num_bytes, seconds = (1 << 23, 0.3) if quick else (1 << 26, 0.4)
     name = f"{point['num_domains']}-{point['seq_len']}-{point['dtype']}"
     source = contest.work / name / "source"
     if not source.exists():

@@ -172,6 +172,7 @@ def test_a_value_nested_as_deep_as_json_may_be_is_refused_by_name(shards, keys):
     changed = copy.deepcopy(shards)
     at = changed[2]
     for key in keys[:-1]:
+        at[key] = at.get(key) or copy.deepcopy(changed[2]["raw_data"])
         at = at[key]
     at[keys[-1]] = orjson.loads("[" * 1000 + "]" * 1000)
     with pytest.raises(ShardError, match=r"shard 2\b.*\[\[\[.*\.\.\."):

@@ -88,6 +88,16 @@ def test_a_wrong_value_names_file_key_value_and_mend(tmp_path, path, value, mess
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("key", ["format", "seq_len", "dtype", "domains", "domain_order"])
+def test_a_value_nested_as_deep_as_json_may_be_is_named(tmp_path, key):
+    write_manifest(tmp_path, make_manifest({"web": 3, "code": 4}))
+    edited(tmp_path, [key], "here")
+    text = (tmp_path / "corpus.json").read_text()
+    (tmp_path / "corpus.json").write_text(text.replace('"here"', "[" * 1000 + "]" * 1000))
+    with pytest.raises(ShardError, match=rf"key '{key}' is \[\[\["):
+        read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["../web", "a/b", "..", "", "a\\b", "a\n", "x" * 300])
 def test_a_domain_name_cannot_lead_out_of_the_corpus(tmp_path, name):
     write_manifest(tmp_path, make_manifest({name: 3}))
