@@ -143,8 +143,8 @@ def read_index(folder: Path) -> ShardIndex:
 def index_of(top: Mapping[str, object], folder: Folder) -> ShardIndex:
     """The index in the JSON object of a folder's index.json; raises as `read_index` does."""
     where = str(folder / "index.json")
-    if top.get("version") != 2:
-        raise ShardError(f"{where}: key 'version' is {brief(top.get('version'))}; mixstream reads 2")
+    if (found := top.get("version")) != 2:
+        raise ShardError(f"{where}: key 'version' is {brief(found)}; mixstream reads 2")
     shards = wanted(top, "shards", list, where)
     try:
         with no_collection():

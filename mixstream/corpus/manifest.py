@@ -143,9 +143,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 def manifest_of(top: Mapping[str, object], where: str) -> Manifest:
     """The manifest in the JSON object of a corpus.json; raises as `read_manifest` does."""
-    if top.get("format") != FORMAT:
+    if (found := top.get("format")) != FORMAT:
         raise ShardError(
-            f"{where}: key 'format' is {brief(top.get('format'))}, but this version of mixstream reads "
+            f"{where}: key 'format' is {brief(found)}, but this version of mixstream reads "
             f"format {FORMAT}. Install the version that wrote it, or convert the corpus again."
         )
     return Manifest(
