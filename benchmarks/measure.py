@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.random  # or numpy imports it in the midst of a start, in 10 ms
 import psutil
 from marked_rows import marks_of
 from peers import Job, Stream
