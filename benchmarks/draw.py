@@ -25,7 +25,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with report("draw", settings) as lines:
         for num_domains in (4, 22, 256, 4096):
-            for batch_size in (4096, 256, 32):
+            for batch_size in (16384, 4096, 256, 32):
                 num_batches, rounds = min(NUM_ROWS // batch_size, MAX_BATCHES), 25
                 if settings.quick:
                     num_batches, rounds = num_batches // 8, 2

@@ -53,7 +53,7 @@ def main() -> None:
         untimed = [name for name in asked if name in UNTIMED]
         failed = [name for name in timed if not answered(name, results, settings)]
         with ThreadPoolExecutor() as pool:
-            found = pool.map(lambda name: answered(name, results, settings), untimed)
+            found = pool.map(lambda name: answered(name, results, settings, aside=True), untimed)
             failed += [name for name, is_done in zip(untimed, found, strict=True) if not is_done]
         if {"throughput", "fidelity"} <= set(asked) - set(failed):
             chart.main(results)
@@ -65,19 +65,31 @@ def main() -> None:
         raise SystemExit(f"no answer to {', '.join(failed)}")
 
 
-def answered(name: str, results: Path, settings: argparse.Namespace) -> bool:
-    """Asks one question in a process of its own; whether it wrote its results."""
+def answered(
+    name: str, results: Path, settings: argparse.Namespace, *, aside: bool = False
+) -> bool:
+    """Asks one question in a process of its own; whether it wrote its results.
+
+    Args:
+        name: of the question.
+        results: the folder that they go to.
+        settings: of the command line.
+        aside: another one is asked at the same time: what it prints is shown at its end.
+    """
     command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(results / f"{name}.json")]
     command += ["--quick"] if settings.quick else []
     if name == "convert_side_by_side" and settings.no_install:
         command += ["--no-install"]
     if name in page.QUESTIONS:
         command += ["--home", str(settings.home), "--peers", *settings.peers]
-    print(f"\n== {name}", flush=True)
+    if not aside:
+        print(f"\n== {name}", flush=True)
     start = time.perf_counter()
-    code = subprocess.run(command).returncode
-    print(f"== {name}: {(time.perf_counter() - start) / 60:.1f} min", flush=True)
-    return code == 0
+    done = subprocess.run(command, stdout=subprocess.PIPE if aside else None, text=True)
+    minutes = (time.perf_counter() - start) / 60
+    said = f"\n== {name}\n{done.stdout}" if aside else ""
+    print(f"{said}== {name}: {minutes:.1f} min", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

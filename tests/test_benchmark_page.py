@@ -155,3 +155,38 @@ def test_the_page_says_what_each_adapter_cannot_do():
         OURS,
         *PEERS,
     }
+
+
+class Asked:
+    """A contest whose measurements take as long as their names say."""
+
+    def __init__(self, work):
+        self.work, self.runs, self.reasons = work, [], {}
+        self.page = self
+
+    def run(self, name, task, job, *, afresh=False, **arguments):
+        self.runs.append((name, task, afresh))
+        return {"seconds": float(name), "peak_bytes": 1 << 20}
+
+    def add(self, *cells):
+        self.runs.append(cells)
+
+
+def test_who_takes_long_to_start_is_asked_once(tmp_path):
+    from peers import Job
+    from start import started
+
+    contest = Asked(tmp_path)
+    jobs = {
+        name: Job(source=tmp_path, folder=tmp_path, weights={"a": 1.0}, num_steps=4)
+        for name in ("1", "9")
+    }
+    assert started(contest, jobs, middle=False, rounds=3) == {"1": 1.0, "9": 9.0}
+    asked = [run for run in contest.runs if len(run) == 3]
+    assert asked == [
+        ("1", "first_batch", True),
+        ("9", "first_batch", True),
+        ("1", "first_batch", False),
+        ("1", "first_batch", False),
+    ]
+    assert contest.runs[-1] == (128, 1, "9", "the start", 9000.0, None, 1.0)

@@ -109,7 +109,7 @@ def json_object(content: bytes, where: str) -> dict[str, object]:
     except orjson.JSONDecodeError as error:
         raise ShardCorruptError(f"{where} is no JSON: {error}. {MEND}") from error
     if not isinstance(value, dict):
-        raise ShardError(f"{where} holds {brief(value):.40} where an object should be. {MEND}")
+        raise ShardError(f"{where} holds {brief(value)} where an object should be. {MEND}")
     return value
 
 
@@ -129,11 +129,11 @@ def wanted(values: Mapping[str, object], key: str, kind: type[T], where: str) ->
 
 def brief(value: object) -> str:
     """A value of somebody else's for a message: at most 80 letters, however deep or long it is."""
-    return f"{_brief.repr(value):.80}"
+    return f"{_SHORTENED.repr(value):.80}"
 
 
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = 80
+_SHORTENED = reprlib.Repr()
+_SHORTENED.maxstring = 80
 
 
 def count(
@@ -150,7 +150,9 @@ def one_of(values: Mapping[str, object], key: str, choices: tuple[str, ...], whe
     """The text of a key, which must be one of `choices`."""
     value = wanted(values, key, str, where)
     if value not in choices:
-        raise ShardError(f"{where}: key {key!r} is {value!r}, not {' or '.join(choices)}. {MEND}")
+        raise ShardError(
+            f"{where}: key {key!r} is {brief(value)}, not {' or '.join(choices)}. {MEND}"
+        )
     return value
 
 

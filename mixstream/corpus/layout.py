@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from mixstream.arrays import Counts
+from mixstream.corpus.jsonfile import brief
 from mixstream.corpus.shard import Columns, ShardEntry, map_bytes
 from mixstream.errors import ShardCorruptError, ShardError
 
@@ -178,7 +179,7 @@ def _check_columns(text: bytes, columns: Columns, where: str) -> None:
     wanted = [list(columns.names), list(columns.encodings), list(columns.sizes)]
     if found != wanted:
         raise ShardCorruptError(
-            f"{where}: its header names the columns {found}, its index {wanted}. "
+            f"{where}: its header names the columns {brief(found)}, its index {wanted}. "
             f"The file is of another corpus: copy or convert it again."
         )
 

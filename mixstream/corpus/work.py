@@ -21,7 +21,7 @@ from mixstream.corpus.inputs import (
     without,
     write_inputs,
 )
-from mixstream.corpus.jsonfile import Json, read_object, write_json
+from mixstream.corpus.jsonfile import Json, brief, read_object, write_json
 from mixstream.corpus.manifest import read_manifest
 from mixstream.corpus.recipe import Recipe
 from mixstream.errors import RecipeError, ShardError
@@ -205,6 +205,6 @@ def refuse_other(
             refuse_other(now, then, place, f"{of}{key}.")
         elif now != then:
             raise RecipeError(
-                f"{place} was made with {of}{key}={then!r}, now {of}{key}={now!r} is "
-                f"asked for; give the same again, name another folder, or delete this one."
+                f"{place} was made with {of}{key}={brief(then)}, now {of}{key}={brief(now)} "
+                f"is asked for; give the same again, name another folder, or delete this one."
             )

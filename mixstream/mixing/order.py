@@ -310,21 +310,21 @@ class _BlockTables:
         return tables
 
     def _looked_up(self, group: Counts, position: Counts) -> Counts:
-        position = self._group_start[group] + position
-        place = np.searchsorted(self._start, position, side="right") - 1
+        among_all = self._group_start[group] + position
+        place = np.searchsorted(self._start, among_all, side="right") - 1
         start = self._block_start[place]
-        offset = permuted(position - start, self._block_size[place], self._block_key[place])
+        offset = permuted(among_all - start, self._block_size[place], self._block_key[place])
         shuffled = start + offset
         place = np.searchsorted(self._start, shuffled, side="right") - 1
         return np.asarray(self._first_row[place] + shuffled - self._start[place])
 
     def _make_tables(self, groups: Counts, epoch_of: Counts) -> None:
-        """Lays out one epoch of some groups in their places of the tables."""
+        """Lays out one epoch of some groups, in rising order, in their places of the tables."""
         if groups.size == 0:
             return
-        mine = np.zeros(self._epoch.size, dtype=bool)
-        mine[groups] = True
-        segment = np.flatnonzero(mine[self._segment_group])
+        first, end = self._segments.group_start[groups], self._segments.group_start[groups + 1]
+        segment = np.repeat(first - _starts(end - first), end - first)
+        segment += np.arange(segment.size)
         group = self._segment_group[segment]
         key = stream_key(
             self._key[group],
@@ -347,11 +347,12 @@ class _BlockTables:
         size = np.add.reduceat(num_rows, opens)
         self._block_start[segment] = np.repeat(self._start[segment][opens], length)
         self._block_size[segment] = np.repeat(size, length)
-        own = group[opens]
-        block_key = stream_key(
-            self._key[own], epoch_of[own].astype(np.uint64), start[opens].astype(np.uint64)
+        key = stream_key(
+            self._key[group[opens]],
+            epoch_of[group[opens]].astype(np.uint64),
+            start[opens].astype(np.uint64),
         )
-        self._block_key[segment] = np.repeat(block_key, length)
+        self._block_key[segment] = np.repeat(key, length)
         self._epoch[groups] = epoch_of[groups]
 
 

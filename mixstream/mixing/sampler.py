@@ -49,7 +49,8 @@ __all__ = ["Draw", "Mark", "MixSampler", "SamplerState"]
 
 _PROBE_STREAM = 0x50726F  # keys of the probes, apart from every other use of the seed
 _ROWS_AT_ONCE = 6144
-"""Of addresses: with more, malloc gives the memory of each array back, and asks for it again."""
+"""Of addresses: with more, malloc gives the memory of each array back and asks for it again, which
+takes half as long as the rest (benchmarks/draw.py)."""
 
 
 class _Table(NamedTuple):

@@ -346,6 +346,20 @@ CHANGES = {
 }
 
 
+def test_a_recipe_nested_as_deep_as_json_may_be_is_refused_by_name(tmp_path):
+    raw = one_domain(tmp_path, "a", "b")
+    convert(raw, tmp_path / "out", **SMALL)
+    manifest = tmp_path / "out" / "corpus.json"
+    text = manifest.read_text()
+    assert text.count('"text_field": "text"') == 1
+    deep = "[" * 1000 + "]" * 1000
+    manifest.write_text(text.replace('"text_field": "text"', f'"text_field": {deep}'))
+    message = r"made with text_field=\[\[\[.*\], now text_field='text' is asked for"
+    for append in (False, True):
+        with pytest.raises(RecipeError, match=message):
+            convert(raw, tmp_path / "out", **SMALL, append=append)
+
+
 @pytest.mark.parametrize("key", CHANGES)
 @pytest.mark.parametrize("state", ["unfinished", "finished"])
 def test_a_setting_that_changed_is_refused_with_both_values(tmp_path, key, state):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixstream.corpus.index import _NOT_PLAIN, _examined_index, _plain_index, index_json, index_of
-from mixstream.corpus.jsonfile import no_collection, read_object
+from mixstream.corpus.jsonfile import brief, no_collection, read_object
 from mixstream.corpus.shard import write_shard
 from mixstream.errors import ShardError
 from tests.corpus.shards import make_rows, write_domain, write_stock
@@ -177,6 +177,17 @@ def test_a_value_nested_as_deep_as_json_may_be_is_refused_by_name(shards, keys):
     at[keys[-1]] = orjson.loads("[" * 1000 + "]" * 1000)
     with pytest.raises(ShardError, match=r"shard 2\b.*\[\[\[.*\.\.\."):
         index_of({"version": 2, "shards": changed}, FOLDER)
+
+
+@given(
+    value=st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    )
+)
+def test_a_value_in_a_message_has_at_most_80_letters(value):
+    assert len(brief(value)) <= 80
+    assert len(brief("x" * 10**6)) <= 80
 
 
 def test_an_index_without_shards_is_read(tmp_path):

@@ -286,6 +286,17 @@ def test_a_header_text_of_another_corpus_is_refused(old, new, message):
         read_layout(content.replace(old, new), entry)
 
 
+def test_a_header_text_nested_as_deep_as_json_may_be_is_refused():
+    _, content, entry = a_shard()
+    words = np.frombuffer(content[:20], "<u4").copy()
+    words[1:] += 2048
+    text = content[20:256].rstrip().replace(b'"tokens"', b"[" * 1000 + b"]" * 1000)
+    deep = words.tobytes() + text.ljust(2048 + 236) + content[256:]
+    raw = replace(entry.raw, num_bytes=len(deep))
+    with pytest.raises(ShardError, match=r"its header names the columns \[\[\[\["):
+        read_layout(deep, replace(entry, raw=raw))
+
+
 def test_a_header_text_beyond_reason_is_refused():
     _, content, entry = a_shard()
     words = np.frombuffer(content[:20], "<u4").copy()
