@@ -30,7 +30,8 @@ def main(results: Path = RESULTS) -> None:
     batches = rows_of(results / "fidelity.json", 1)
     most = max((row[1:3] for row in batches), default=[0, 1])
     clumps = [(row[0], row[6]) for row in batches if row[1:3] == most]
-    bars(right, clumps, f"chi-square a round, {most[0]} workers, {most[1]} ranks (1: independent)")
+    where = f"{most[0]} workers, {most[1]} ranks"
+    bars(right, clumps, f"chi-square a round, {where}\n(1: independent)")
     right.axvline(1, color="#888888", linewidth=1)
     figure.savefig(results / "peers.png", dpi=110)
     pyplot.close(figure)
