@@ -28,7 +28,7 @@ def main() -> None:
             for batch_size in (16384, 4096, 256, 32):
                 num_batches, rounds = min(NUM_ROWS // batch_size, MAX_BATCHES), 25
                 if settings.quick:
-                    num_batches, rounds = num_batches // 8, 2
+                    num_batches, rounds = max(num_batches // 8, 1), 2
                 compare(lines, num_domains, batch_size, (num_batches, rounds))
 
 
