@@ -161,7 +161,7 @@ class Asked:
     """A contest whose measurements take as long as their names say."""
 
     def __init__(self, work):
-        self.work, self.runs, self.reasons = work, [], {}
+        self.work, self.runs = work, []
         self.page = self
 
     def run(self, name, task, job, *, afresh=False, **arguments):

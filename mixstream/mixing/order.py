@@ -313,8 +313,8 @@ class _BlockTables:
         among_all = self._group_start[group] + position
         place = np.searchsorted(self._start, among_all, side="right") - 1
         start = self._block_start[place]
-        offset = permuted(among_all - start, self._block_size[place], self._block_key[place])
-        shuffled = start + offset
+        size, key = self._block_size[place], self._block_key[place]
+        shuffled = start + permuted(among_all - start, size, key)
         place = np.searchsorted(self._start, shuffled, side="right") - 1
         return np.asarray(self._first_row[place] + shuffled - self._start[place])
 
