@@ -17,6 +17,7 @@ ODD = st.sampled_from(
         b'{"text": 5}', b'{"text": ["a"]}', b'{"body": "a"}', b'{"text": "\xff"}', b"\0",
         b'{"text": "a", "text": "b"}', b'{"text": "\\ud800"}', b'{"x": NaN, "text": "a"}',
         b'{"text": "a"},', b'{"text": "a"}, {"text": "b"}', b'{"a": [{"text": "b"}',
+        b'{"text": "c"}]}', b'{"text": "a"}], [{"text": "b"}',
     ]
 )  # fmt: skip
 
