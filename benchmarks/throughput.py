@@ -2,8 +2,9 @@
 
 From the centre (B = 32, S = 2,048, uint16, int64 out, no workers, four domains at .5/.25/.15/.1)
 one thing varies at a time. A measurement is a process of its own; contenders take turns. The clock
-starts after four batches; CPU seconds are those of all its processes, and memory what is held
-at the end above the imports: in the process mapped files apart, in its workers by each alone.
+starts after four batches, or eight rows a domain (which opens its file), or a second of those; CPU
+seconds are those of all its processes, and memory what is held at the end above the imports: in the
+process mapped files apart, in its workers by each alone.
 """
 
 from __future__ import annotations
