@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mixstream.corpus.jsonfile import brief
 from mixstream.errors import StateError
 from mixstream.loader import Loader
 from mixstream.mixing.adoption import OnRetired
@@ -43,9 +44,9 @@ class StatefulLoader:
         """
         try:
             found: Any = json.loads(state[_STATE]) if _STATE in state else state
-        except (TypeError, json.JSONDecodeError) as error:
+        except (TypeError, json.JSONDecodeError, RecursionError) as error:
             raise StateError(
-                f"the loader's state {state[_STATE]!r:.60} is no JSON ({error}); give what "
+                f"the loader's state {brief(state[_STATE])} is no JSON ({error}); give what "
                 f"StatefulLoader.state_dict returned."
             ) from error
         self.loader.load_state_dict(found, on_retired=self._on_retired)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mixstream.corpus.jsonfile import brief
 from mixstream.errors import StateError
 from mixstream.runlog.events import (
     FORMAT,
@@ -188,8 +189,8 @@ class RunLog:
     def _check(self, key: str, theirs: object, ours: object) -> None:
         if theirs != ours:
             raise StateError(
-                f"the run log {self.path} is of a run with {key} {theirs!r:.200}, this one has "
-                f"{key} {ours!r:.200}; give run_log another path, or the same {key} to go on."
+                f"the run log {self.path} is of a run with {key} {brief(theirs)}, this one has "
+                f"{key} {brief(ours)}; give run_log another path, or the same {key} to go on."
             )
 
 

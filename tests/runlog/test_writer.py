@@ -95,6 +95,14 @@ def test_the_log_of_another_run_is_refused_and_the_difference_named(path, others
     assert path.stat().st_size == size
 
 
+def test_a_deeply_nested_value_of_a_log_is_named(path):
+    LoggedRun(path)
+    deep = b"[" * 1000 + b"]" * 1000
+    path.write_bytes(path.read_bytes().replace(b'"seed":0', b'"seed":' + deep))
+    with pytest.raises(StateError, match=r"is of a run with seed \[\[.*this one has seed 0"):
+        LoggedRun(path)
+
+
 def test_another_world_size_is_the_same_run_and_another_stratum_is_not_in_the_end(path):
     LoggedRun(path, sampling="stratified", stratum=4).steps(1)
     run = LoggedRun(path, sampling="stratified", stratum=8)
