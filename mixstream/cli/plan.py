@@ -28,10 +28,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="simulate a run: downloads, cache, stalls, time to first batch",
         description="Runs the sampler, the prefetch and the cache's rules in simulated time. Reads "
         "the indexes, no data; or nothing, for a corpus that is only described. The limit on "
-        "shards that a process has open (a quarter of its file descriptors, at most 4,096) is not "
-        "modelled: beyond it the one used longest ago is closed, and opened again, which costs a "
-        "download only where a small cache has evicted it. A node's ranks are taken to read as one "
-        "process.",
+        "shards that a process has open (4,096; before Python 3.13 also a quarter of its file "
+        "descriptors) is not modelled: beyond it the one used longest ago is closed, and opened "
+        "again, which costs a download only where a small cache has evicted it. A node's ranks are "
+        "taken to read as one process.",
     )
     parser.add_argument("corpus", metavar="CORPUS", nargs="?", help="a corpus, here or remote")
     parser.add_argument(

@@ -13,7 +13,7 @@ from mixstream.arrays import Addresses, Counts, Rows
 from mixstream.corpus.cache import ShardStore
 from mixstream.corpus.cache_folder import CacheFolder, OnFullDisk
 from mixstream.corpus.catalog import Catalog
-from mixstream.corpus.gather import RowPool
+from mixstream.corpus.gather import RowPool, warn_of_few_maps
 from mixstream.corpus.layout import TokenDtype
 from mixstream.corpus.manifest import Manifest
 from mixstream.corpus.mapped import OnBadShard
@@ -155,6 +155,7 @@ def open_corpus(
         contents = opener.folders({n: as_folder(each) for n, each in path.items()}, end_id)
     else:
         contents = opener.folder(as_folder(path), end_id)
+    warn_of_few_maps(len(contents.domains))
     pool = RowPool(
         contents.domains,
         seq_len=contents.seq_len,

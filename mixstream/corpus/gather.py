@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
+import sys
 import threading
 import time
 import weakref
@@ -21,7 +23,12 @@ from mixstream.corpus.mapped import MappedShards, OnBadShard
 from mixstream.corpus.window import Window
 from mixstream.errors import ShardError
 
-__all__ = ["RowPool", "default_max_maps"]
+__all__ = ["RowPool", "default_max_maps", "warn_of_few_maps"]
+
+_LOG = logging.getLogger("mixstream")
+
+MAX_MAPS = 4096
+"""Of a process, whose system allows 65,530 on Linux, all libraries' together."""
 
 NOT_MAPPED = np.iinfo(np.int32).min
 """Stands for the domain of a shard that is not mapped; no address can name this domain."""
@@ -324,11 +331,28 @@ os.register_at_fork(after_in_child=_forget_all)  # asking os.getpid() at every g
 
 
 def default_max_maps() -> int:
-    """Maps that leave three quarters of the process's file descriptors to others, at most 4,096."""
+    """Maps that leave most of what the process may have to others.
+
+    Before Python 3.13 each holds a file descriptor, of which a quarter is taken.
+    """
     soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft_limit == resource.RLIM_INFINITY:
-        return 4096
-    return max(16, min(4096, soft_limit // 4))
+    if sys.version_info >= (3, 13) or soft_limit == resource.RLIM_INFINITY:
+        return MAX_MAPS
+    return max(16, min(MAX_MAPS, soft_limit // 4))
+
+
+def warn_of_few_maps(num_domains: int) -> None:
+    """Says so where a row may cost a map of its shard, because each domain has one in use."""
+    num_maps = default_max_maps()
+    if num_maps < min(num_domains, MAX_MAPS):
+        _LOG.warning(
+            "the corpus has %d domains, but this process maps %d shards at a time, a quarter of "
+            "the files it may open: rows will be slow, as most must map their shard anew. Allow "
+            "more open files (ulimit -n %d), or take Python 3.13 or later, where maps need none.",
+            num_domains,
+            num_maps,
+            4 * min(num_domains, MAX_MAPS),
+        )
 
 
 def _new_pool(shards: MappedShards, seq_len: int, dtype: TokenDtype, max_maps: int) -> RowPool:

@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -273,7 +274,7 @@ def map_bytes(path: Path, num_bytes: int) -> NDArray[np.uint8]:
                     f"{path} has {found} bytes, but its index says {num_bytes}. "
                     f"The copy is incomplete or of another corpus: copy or convert it again."
                 )
-            mapped = mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_READ)
+            mapped = _mapped(file.fileno(), num_bytes)
             return np.frombuffer(mapped, np.uint8)
     except ShardError:
         raise
@@ -283,3 +284,10 @@ def map_bytes(path: Path, num_bytes: int) -> NDArray[np.uint8]:
             f"cannot open shard {path}: {error.strerror or error}. "
             f"Its index names it: copy it here, or convert the corpus again."
         ) from error
+
+
+def _mapped(file: int, num_bytes: int) -> mmap.mmap:
+    """A map that holds no file descriptor of its own, where Python can leave it out."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(file, num_bytes, access=mmap.ACCESS_READ, trackfd=False)
+    return mmap.mmap(file, num_bytes, access=mmap.ACCESS_READ)

@@ -1,7 +1,9 @@
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -16,6 +18,7 @@ from mixstream.corpus.manifest import index_json, write_json
 from mixstream.errors import ShardError
 from tests.corpus.shards import make_rows, write_corpus, write_domain, write_stock
 
+MAPS_HOLD_FILES = sys.version_info < (3, 13)
 NUM_ROWS = {"web": 40, "code": 3, "empty": 0, "books": 15}
 
 
@@ -159,8 +162,34 @@ def test_nothing_is_opened_before_it_is_touched(opened):
     assert fresh.pool.num_maps == 1
 
 
-def test_maps_leave_file_descriptors_to_others():
-    assert 16 <= default_max_maps() <= 4096
+@pytest.fixture
+def few_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_maps_leave_file_descriptors_to_others(few_files):
+    assert default_max_maps() == (100 if MAPS_HOLD_FILES else 4096)
+
+
+@pytest.mark.parametrize("num_domains", [100, 101])
+def test_more_domains_than_maps_are_told_with_the_mend(tmp_path, few_files, caplog, num_domains):
+    write_domain(tmp_path / "a", make_rows(1, 4))
+    open_corpus({f"d{number}": tmp_path / "a" for number in range(num_domains)})
+    is_told = MAPS_HOLD_FILES and num_domains > 100
+    what, mend = "has 101 domains, but this process maps 100 shards", "ulimit -n 404"
+    assert (what in caplog.text, mend in caplog.text) == (is_told, is_told)
+
+
+def test_a_map_holds_no_file_where_python_can_leave_it_out(opened):
+    _, domains, folder = opened
+    corpus = open_corpus(folder)
+    before = len(os.listdir("/dev/fd"))
+    corpus.gather(all_addresses(domains))
+    num_files = len(os.listdir("/dev/fd")) - before
+    assert num_files == (corpus.pool.num_maps if MAPS_HOLD_FILES else 0)
 
 
 def gathered(corpus, addresses, answers):
