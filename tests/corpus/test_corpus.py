@@ -163,11 +163,8 @@ def test_nothing_is_opened_before_it_is_touched(opened):
 
 
 @pytest.fixture
-def few_files():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def few_files(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (400, 400))
 
 
 def test_maps_leave_file_descriptors_to_others(few_files):
