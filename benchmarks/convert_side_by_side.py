@@ -6,7 +6,7 @@ that may start two more. Seconds are CPU seconds of all its processes from the f
 median of rounds that go back and forth, or of one round where that takes half a minute; the floor
 is ours as it comes. The wall and the peak of memory (PSS of all processes, ten times a second) are
 in the notes; on a machine that others use as well, the wall says little. `start` is a conversion of
-four documents; Python's byte code is kept, as an installed package has it. Ids are read back after
+four documents; Python's byte code is there, as an installed package has it. Ids are read back after
 the first round: all contenders must have written as many of each. Ctrl-C after that round ends the
 others, and what is there by then is told.
 """
@@ -55,11 +55,11 @@ class Contender:
         default = " (its default)" if is_default else ""
         return f"{title(self.peer)}, {self.library} {version(self.library)}{default}"
 
-    def run(self, job: Job) -> Taken:
-        """One conversion; the ids of the first are read back."""
+    def run(self, job: Job, *, read_back: bool = False) -> Taken:
+        """One conversion; its ids are read back, if that is asked for."""
         job = replace(job, library=self.library)
         taken = self._task("convert", job)
-        if not self.found:
+        if read_back:
             found = job.out.parent / "found.json"
             self._task("digest", job, found=str(found))
             self.found = json.loads(found.read_text())
@@ -77,7 +77,10 @@ class Contender:
             json.dumps(spec, default=str),
         ]
         scratch = job.out.parent
-        return run_tree(command, env={**with_bytecode(scratch), **quiet(scratch)})
+        env = {**with_bytecode(scratch), **quiet(scratch)}
+        if self.peer != OURS:
+            del env["PYTHONPYCACHEPREFIX"]  # pip has compiled what it installed, beside it
+        return run_tree(command, env=env)
 
 
 def quiet(scratch: Path) -> dict[str, str]:
@@ -172,7 +175,7 @@ def take_turns(all_of: list[Contender], job: Job, what: str) -> None:
     for each in all_of:
         if each.taken and each.taken[0].cpu > ASKED_ONCE_SECONDS:
             continue
-        each.taken.append(each.run(job))
+        each.taken.append(each.run(job, read_back=not each.taken))
         print(f"  {what}: {each.name}: {each.taken[-1]}", flush=True)
 
 
@@ -189,10 +192,9 @@ def main() -> None:
     with report("convert_side_by_side", settings) as lines, tempfile.TemporaryDirectory() as name:
         job, little, num_mb = write_text(Path(name), megabytes)
         for each in all_of:
-            for _ in range(2):  # the first compiles
+            for _ in range(2 if each.peer == OURS else 1):  # our first one compiles
                 each.start = each.run(replace(job, raw=little))
             print(f"  start: {each.name}: {each.start}", flush=True)
-            each.found = {}
         take_turns(all_of, job, "round 0")
         with suppress(KeyboardInterrupt):
             for number in range(1, rounds):

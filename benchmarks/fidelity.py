@@ -45,7 +45,7 @@ def main() -> None:
     page = Page("fidelity")
     own_shares(page, 10**5 if settings.quick else 10**7)
     places = {(0, 1): ((2, 1),)} if settings.quick else RESUMES
-    num_rows, num_steps = (2000, 60) if settings.quick else (32_000, 1500)
+    num_rows, num_steps = (2000, 60) if settings.quick else (32_000, 1000)
     with (
         tempfile.TemporaryDirectory() as folder,
         Contest(page, Path(folder), (OURS, *settings.peers), settings.home) as contest,
