@@ -108,7 +108,10 @@ def title(peer: str) -> str:
 
 
 def contenders(settings: argparse.Namespace) -> list[Contender]:
-    """Ours and all peers that are installed, each with each library; others are named."""
+    """Ours and all peers that are installed, each with each library; others are named.
+
+    In `--quick`, where their imports take all of the time, peers come with their default alone.
+    """
     found = [Contender(OURS, library, python_of("ours") or "") for library in (FAST, DEFAULT)]
     for peer in settings.peers:
         failure = "" if settings.quick or settings.no_install else install(peer, settings.home)
@@ -116,7 +119,8 @@ def contenders(settings: argparse.Namespace) -> list[Contender]:
         if python is None:
             print(f"{peer}: not installed ({', '.join(ALL[peer])}) {failure}", flush=True)
         else:
-            found += [Contender(peer, library, python) for library in LIBRARIES]
+            libraries = (DEFAULT,) if settings.quick else LIBRARIES
+            found += [Contender(peer, library, python) for library in libraries]
     return found
 
 

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 OWN = ("gather", "step", "ranks", "convert_side_by_side", "storage", "gpu")
 """Of the questions of tables.py, those of the page."""
 UNTIMED = ("fidelity", "shuffle")
-"""They count and measure no time, so they are asked at the same time."""
+"""They count and measure no time, so they are asked at the same time, as are all in `--quick`."""
 
 
 def main() -> None:
@@ -49,10 +49,10 @@ def main() -> None:
     asked = settings.only or (every if settings.all else (*page.QUESTIONS, *OWN))
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch) if settings.quick else HERE / "results"
-        timed = [name for name in asked if name not in UNTIMED]
-        untimed = [name for name in asked if name in UNTIMED]
+        untimed = asked if settings.quick else [name for name in asked if name in UNTIMED]
+        timed = [name for name in asked if name not in untimed]
         failed = [name for name in timed if not answered(name, results, settings)]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(2) as pool:
             found = pool.map(lambda name: answered(name, results, settings, aside=True), untimed)
             failed += [name for name, is_done in zip(untimed, found, strict=True) if not is_done]
         if {"throughput", "fidelity"} <= set(asked) - set(failed):

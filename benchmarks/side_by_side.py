@@ -28,7 +28,7 @@ from install import HOME, PINNED, python_of
 from peers import FLOORS, OURS, PEERS, Job
 
 HERE = Path(__file__).parent
-_IMPORT_SECONDS = 60.0
+_IMPORT_SECONDS, _WRITE_SECONDS = 60.0, 180.0
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Contest:
         work: a folder for the rows in all formats.
         names: floors, ours and peers; those that are not installed are named and left out.
         home: the peers' environments.
-        limit_seconds: of one measurement.
+        limit_seconds: of one measurement; rows may take longer to be written.
     """
 
     def __init__(
@@ -114,7 +114,9 @@ class Contest:
 
         def is_written(name: str) -> bool:
             job = self.job(name, source, num_steps=1, **settings)
-            return job.folder.exists() or self.run(name, "write", job) is not None
+            if job.folder.exists():
+                return True
+            return self.run(name, "write", job, limit_seconds=_WRITE_SECONDS) is not None
 
         with ThreadPoolExecutor(2) as pool:
             written = list(pool.map(is_written, self.names))
@@ -122,7 +124,14 @@ class Contest:
         return [name for name, is_able in zip(self.names, written, strict=True) if is_able]
 
     def run(
-        self, name: str, task: str, job: Job, *, afresh: bool = False, **arguments: Any
+        self,
+        name: str,
+        task: str,
+        job: Job,
+        *,
+        afresh: bool = False,
+        limit_seconds: float | None = None,
+        **arguments: Any,
     ) -> dict[str, Any] | None:
         """One measurement; None if it failed, which is kept.
 
@@ -132,9 +141,12 @@ class Contest:
             job: what it does.
             afresh: in a process that imports the peer itself, which takes seconds; one that is
                 forked has memory of which it cannot tell whose it is.
+            limit_seconds: in place of the contest's own.
             arguments: of the task.
         """
-        found = self.run_ranks(name, task, [job], [arguments], afresh=afresh)
+        found = self.run_ranks(
+            name, task, [job], [arguments], afresh=afresh, limit_seconds=limit_seconds
+        )
         return found[0] if found else None
 
     def run_ranks(
@@ -145,10 +157,12 @@ class Contest:
         arguments: list[dict[str, Any]],
         *,
         afresh: bool = False,
+        limit_seconds: float | None = None,
     ) -> list[dict[str, Any]] | None:
         """One measurement in as many processes as ranks, at the same time."""
         what = f"{task}, {jobs[0].num_workers} workers, {len(jobs)} ranks"
         port, measurements = _free_port(), []
+        limit = self.limit_seconds if limit_seconds is None else limit_seconds
         for job, each in zip(jobs, arguments, strict=True):
             file = Path(self._files.name) / str(next(self._numbers))
             measurements.append(
@@ -161,7 +175,7 @@ class Contest:
                     "said": file.with_suffix(".txt"),
                 }
             )
-        codes = self._codes(name, measurements, afresh=afresh)
+        codes = self._codes(name, measurements, limit, afresh=afresh)
         for code, each in zip(codes, measurements, strict=True):
             if code:
                 said = [line for line in _text(each["said"]).splitlines() if line.strip()]
@@ -169,20 +183,20 @@ class Contest:
                 self.failed(name, what, said[-1].strip()[:200])
                 return None
         if None in codes:  # perhaps for the one that failed
-            self.failed(name, what, f"longer than {self.limit_seconds:.0f} s")
+            self.failed(name, what, f"longer than {limit:.0f} s")
             return None
         return [json.loads(each["found"].read_text()) for each in measurements]
 
     def _codes(
-        self, name: str, measurements: list[dict[str, Any]], *, afresh: bool
+        self, name: str, measurements: list[dict[str, Any]], limit_seconds: float, *, afresh: bool
     ) -> list[int | None]:
         """The exit status of each measurement's process; None of one that took too long."""
-        asked = {"measurements": measurements, "limit_seconds": self.limit_seconds}
+        asked = {"measurements": measurements, "limit_seconds": limit_seconds}
         line = json.dumps(asked, default=str) + "\n"
         if afresh:
             process = self._begin(name, "--once")
             try:
-                process.communicate(line, timeout=self.limit_seconds)
+                process.communicate(line, timeout=limit_seconds)
             except subprocess.TimeoutExpired:
                 return [None]
             finally:
@@ -196,7 +210,7 @@ class Contest:
         with suppress(BrokenPipeError):  # it could not import: so it says
             process.stdin.write(line)
             process.stdin.flush()
-        most = _IMPORT_SECONDS + self.limit_seconds
+        most = _IMPORT_SECONDS + limit_seconds
         is_answered = select.select([process.stdout], [], [], most)[0]
         answer = process.stdout.readline() if is_answered else ""
         if not answer:
