@@ -46,14 +46,8 @@ def jsonl_batches(
     for block in _blocks(chunks, max_document_bytes):
         if isinstance(block, int):
             yield TextBatch([], [], [too_long(1, block, max_document_bytes)], 1)
-            continue
-        records = _records(block) if len(block) <= min(_MOST_AT_ONCE, max_document_bytes) else None
-        texts = None if records is None else _plain_texts(records, text_field)
-        if records is None or texts is None:
-            yield _examined(block.split(b"\n"), text_field, max_document_bytes, id_field)
-            continue
-        ids = None if id_field is None else [document_id(each.get(id_field)) for each in records]
-        yield TextBatch(_narrow(texts), range(1, len(texts) + 1), [], len(texts), ids)
+        else:
+            yield _batch(block, text_field, max_document_bytes, id_field)
 
 
 def _blocks(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes | int]:
@@ -64,14 +58,12 @@ def _blocks(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes | int]:
         first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
         if first >= 0:
             size += first
-            if size <= max_bytes:
-                held.append(chunk[:last])
-                yield b"".join(held)
-            else:
-                yield size
-                if last > first:
-                    yield chunk[first + 1 : last]
+            block = b"".join([*held, chunk[:last]]) if size <= max_bytes else size
             held.clear()
+            yield block
+            if isinstance(block, int) and last > first:
+                yield chunk[first + 1 : last]
+            del block
             size = 0
         size += len(chunk) - last - 1
         if size <= max_bytes:
@@ -84,12 +76,26 @@ def _blocks(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes | int]:
         yield b"".join(held)
 
 
-def _records(block: bytes) -> list[Any] | None:
-    """What each line holds; None where any of them is not just one value.
+def _batch(block: bytes, text_field: str, max_bytes: int, id_field: str | None) -> TextBatch:
+    """What a block of lines gives."""
+    records = _records(block, max_bytes)
+    texts = None if records is None else _plain_texts(records, text_field)
+    if records is None or texts is None:
+        return _examined(block.split(b"\n"), text_field, max_bytes, id_field)
+    ids = None if id_field is None else [document_id(each.get(id_field)) for each in records]
+    return TextBatch(_narrow(texts), range(1, len(texts) + 1), [], len(texts), ids)
+
+
+def _records(block: bytes, max_bytes: int) -> list[Any] | None:
+    """What each line holds; None where any of them is too long, or not just one value.
 
     Newlines become numbers that nobody can have written: n - 1 of them between n values are n lines
     of a value each, whatever brackets stand in them.
     """
+    if len(block) > max_bytes and max(map(len, block.split(b"\n"))) > max_bytes:
+        return None
+    if len(block) > _MOST_AT_ONCE:
+        return None
     array = b"[%b]" % block.replace(b"\n", _BETWEEN)
     num_ends = (len(array) - 2 - len(block)) // (len(_BETWEEN) - 1)  # faster than to count them
     try:
