@@ -6,7 +6,7 @@ that may start two more. Seconds are CPU seconds of all its processes from the f
 median of rounds that go back and forth, or of one round where that takes half a minute; the floor
 is ours as it comes. The wall and the peak of memory (PSS of all processes, ten times a second) are
 in the notes; on a machine that others use as well, the wall says little. `start` is a conversion of
-four documents; Python's byte code is there, as an installed package has it. Ids are read back after
+four documents; Python's byte code is kept, as an installed package has it. Ids are read back after
 the first round: all contenders must have written as many of each. Ctrl-C after that round ends the
 others, and what is there by then is told.
 """
@@ -77,10 +77,7 @@ class Contender:
             json.dumps(spec, default=str),
         ]
         scratch = job.out.parent
-        env = {**with_bytecode(scratch), **quiet(scratch)}
-        if self.peer != OURS:
-            del env["PYTHONPYCACHEPREFIX"]  # pip has compiled what it installed, beside it
-        return run_tree(command, env=env)
+        return run_tree(command, env={**with_bytecode(scratch), **quiet(scratch)})
 
 
 def quiet(scratch: Path) -> dict[str, str]:
@@ -196,7 +193,7 @@ def main() -> None:
     with report("convert_side_by_side", settings) as lines, tempfile.TemporaryDirectory() as name:
         job, little, num_mb = write_text(Path(name), megabytes)
         for each in all_of:
-            for _ in range(2 if each.peer == OURS else 1):  # our first one compiles
+            for _ in range(1 if settings.quick else 2):  # the first compiles
                 each.start = each.run(replace(job, raw=little))
             print(f"  start: {each.name}: {each.start}", flush=True)
         take_turns(all_of, job, "round 0")

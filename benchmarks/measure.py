@@ -43,7 +43,7 @@ STATE_ERRORS = (
 )
 NUM_WARM = 4  # batches before the clock starts: workers' start, the fill of shuffle buffers
 WARM_ROWS_A_DOMAIN = 8  # so that nearly every file has been opened, by whoever opens it on need
-MAX_WARM_SECONDS = 1.0  # for those rows
+MAX_WARM_SECONDS = 3.0  # for those rows
 
 
 def main() -> None:

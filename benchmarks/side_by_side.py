@@ -14,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -196,7 +197,7 @@ class Contest:
         if afresh:
             process = self._begin(name, "--once")
             try:
-                process.communicate(line, timeout=limit_seconds)
+                process.communicate(line, timeout=_IMPORT_SECONDS + limit_seconds)
             except subprocess.TimeoutExpired:
                 return [None]
             finally:
@@ -253,17 +254,28 @@ class Contest:
         print(f"  {name}: {what}: {reason}", flush=True)
 
     def in_turns(
-        self, jobs: Mapping[str, Job], task: str, *, rounds: int, **arguments: Any
+        self,
+        jobs: Mapping[str, Job],
+        task: str,
+        *,
+        rounds: int,
+        once_seconds: float,
+        **arguments: Any,
     ) -> dict[str, list[dict[str, Any]]]:
-        """Rounds of all, back and forth; who fails once is not asked again."""
+        """Rounds of all, back and forth; who fails, or takes long, is not asked again."""
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
-        for number in range(rounds):
-            for name in list(found)[:: 1 if number % 2 == 0 else -1]:
+        left = list(jobs)
+        for _ in range(rounds):
+            for name in list(left):
+                start = time.monotonic()
                 result = self.run(name, task, jobs[name], **arguments)
                 if result is None:
                     del found[name]
                 else:
                     found[name].append(result)
+                if result is None or time.monotonic() - start > once_seconds:
+                    left.remove(name)
+            left.reverse()
         return found
 
 

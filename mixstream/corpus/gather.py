@@ -342,13 +342,13 @@ def default_max_maps() -> int:
 
 
 def warn_of_few_maps(num_domains: int) -> None:
-    """Says so where a row may cost a map of its shard, because each domain has one in use."""
+    """Says so where files that may be open are too few for a shard of each domain."""
     num_maps = default_max_maps()
     if num_maps < min(num_domains, MAX_MAPS):
         _LOG.warning(
-            "the corpus has %d domains, but this process maps %d shards at a time, a quarter of "
-            "the files it may open: rows will be slow, as most must map their shard anew. Allow "
-            "more open files (ulimit -n %d), or take Python 3.13 or later, where maps need none.",
+            "the corpus has %d domains, but this process maps %d shards at a time, for want of "
+            "open files: rows will be slow, as many must map their shard anew. Allow more open "
+            "files (ulimit -n %d), or take Python 3.13 or later, where maps need none.",
             num_domains,
             num_maps,
             4 * min(num_domains, MAX_MAPS),

@@ -127,13 +127,11 @@ def wanted(values: Mapping[str, object], key: str, kind: type[T], where: str) ->
     return value
 
 
-def brief(value: object) -> str:
-    """A value of somebody else's for a message: at most 80 letters, however deep or long it is."""
-    return f"{_SHORTENED.repr(value):.80}"
-
-
-_SHORTENED = reprlib.Repr()
-_SHORTENED.maxstring = 80
+def brief(value: object, most: int = 80) -> str:
+    """A value of somebody else's for a message: so many letters at most, however deep it is."""
+    shortened = reprlib.Repr()
+    shortened.maxstring = shortened.maxlist = shortened.maxdict = most
+    return f"{shortened.repr(value):.{most}}"
 
 
 def count(

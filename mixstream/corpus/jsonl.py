@@ -1,6 +1,6 @@
 r"""Chunks of a jsonl file -> its texts, and the reason for every line that gives none.
 
-A block of lines is read as one array and without a question asked; where any of its lines is not
+A block of lines is parsed as one array and without a question asked; where any of its lines is not
 just a record with a text, each of them is looked at by itself. Lines end at "\n" alone, blank lines
 are no records, and of a key that stands twice the last one counts.
 """
@@ -22,11 +22,12 @@ __all__ = ["jsonl_batches"]
 _LONG_TEXT = 2**20
 """Characters of a text that is held as UTF-8: one emoji makes a str of four bytes a character."""
 
-_MOST_AT_ONCE = 2**22
-"""Bytes of a block that is read as one array, which takes another copy of it."""
+_MOST_AT_ONCE = 2**17
+"""Bytes that are parsed as one array: records of more fall out of the processor's caches."""
 
 _MARK = 2**62 + secrets.randbits(62)
 _BETWEEN = b",%d," % _MARK
+"""In place of a newline. No result depends on the number, and nobody can write it into a file."""
 
 _Fault: TypeAlias = tuple[str, str]
 """A reason and what was found, for people."""
@@ -43,27 +44,39 @@ def jsonl_batches(
         max_document_bytes: a longer line is read past without being held in memory.
         id_field: the key that says what a record is called; None where nobody asks.
     """
-    for block in _blocks(chunks, max_document_bytes):
+    for block in _blocks(_small(chunks), max_document_bytes):
         if isinstance(block, int):
             yield TextBatch([], [], [too_long(1, block, max_document_bytes)], 1)
         else:
             yield _batch(block, text_field, max_document_bytes, id_field)
 
 
+def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in chunks of at most _MOST_AT_ONCE."""
+    for chunk in chunks:
+        for start in range(0, len(chunk), _MOST_AT_ONCE):
+            yield chunk[start : start + _MOST_AT_ONCE]
+
+
 def _blocks(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes | int]:
-    """The lines that a chunk ends, but for the last newline; a number for a line that is longer."""
+    """The lines that a chunk ends, but for the last newline; a number for a line that is longer.
+
+    A line of more than _MOST_AT_ONCE comes alone.
+    """
     held: list[bytes] = []  # of a line that has not ended yet
     size = 0
     for chunk in chunks:
         first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
         if first >= 0:
             size += first
-            block = b"".join([*held, chunk[:last]]) if size <= max_bytes else size
+            is_alone = size > min(_MOST_AT_ONCE, max_bytes)
+            end = first if is_alone else last
+            block = b"".join([*held, chunk[:end]]) if size <= max_bytes else size
             held.clear()
             yield block
-            if isinstance(block, int) and last > first:
-                yield chunk[first + 1 : last]
             del block
+            if is_alone and last > first:
+                yield chunk[first + 1 : last]
             size = 0
         size += len(chunk) - last - 1
         if size <= max_bytes:
@@ -92,16 +105,17 @@ def _records(block: bytes, max_bytes: int) -> list[Any] | None:
     Newlines become numbers that nobody can have written: n - 1 of them between n values are n lines
     of a value each, whatever brackets stand in them.
     """
-    if len(block) > max_bytes and max(map(len, block.split(b"\n"))) > max_bytes:
+    lines = block.split(b"\n") if len(block) > min(2 * _MOST_AT_ONCE, max_bytes) else None
+    if lines is not None and max(map(len, lines)) > max_bytes:
         return None
-    if len(block) > _MOST_AT_ONCE:
-        return None
-    array = b"[%b]" % block.replace(b"\n", _BETWEEN)
-    num_ends = (len(array) - 2 - len(block)) // (len(_BETWEEN) - 1)  # faster than to count them
     try:
+        if lines is not None:
+            return list(map(orjson.loads, lines))
+        array = b"[%b]" % block.replace(b"\n", _BETWEEN)
         values = orjson.loads(array)
     except orjson.JSONDecodeError:
         return None
+    num_ends = (len(array) - 2 - len(block)) // (len(_BETWEEN) - 1)  # faster than to count them
     is_plain = len(values) == 2 * num_ends + 1 and values[1::2].count(_MARK) == num_ends
     return values[::2] if is_plain else None
 
@@ -134,36 +148,44 @@ def _examined(
         if len(line) > max_bytes:
             bad.append(too_long(record, len(line), max_bytes))
         elif line.strip(b" \t\r"):
-            text = _text(line, text_field)
+            text, named = _text_and_id(line, text_field, id_field)
             if isinstance(text, str):
                 texts.append(text)
                 records.append(record)
-                if id_field is not None:
-                    named = json.loads(line, parse_int=_int_or_none)
-                    ids.append(document_id(named.get(id_field)))
+                ids.append(named)
             else:
                 bad.append(BadRecord(record, *text))
     return TextBatch(_narrow(texts), records, bad, len(lines), None if id_field is None else ids)
 
 
-def _int_or_none(digits: str) -> int | None:
-    """Python makes no int of more than 4,300 digits, and orjson none of more than 20."""
-    return int(digits) if len(digits) <= 20 else None
-
-
-def _text(line: bytes, text_field: str) -> str | _Fault:
+def _text_and_id(
+    line: bytes, text_field: str, id_field: str | None
+) -> tuple[str | _Fault, str | None]:
+    """The text of a record, or why there is none; and what it is called, if anybody asks."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return _lenient_text(line, text_field)
-    return _text_of(record, text_field)
-
-
-def _lenient_text(line: bytes, text_field: str) -> str | _Fault:
-    """Python's own reader takes lines that orjson does not: NaN, escapes of lone surrogates."""
+        record = _lenient_record(line)
+        if isinstance(record, tuple):
+            return record, None
+    text = _text_of(record, text_field)
+    if not isinstance(text, str):
+        return text, None
     try:
-        # parse_int: Python makes no int of more than 4,300 digits; no number is a text anyway
-        record = json.loads(line.decode("utf-8"), parse_int=float)
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = f"\\u{ord(text[error.start]):04x} at character {error.start:,}"
+        return ("lone_surrogate", where), None
+    return text, None if id_field is None else document_id(record.get(id_field))
+
+
+def _lenient_record(line: bytes) -> Any:
+    """Python's own reader takes lines that orjson does not: NaN, escapes of lone surrogates.
+
+    A tuple is a fault: no JSON is one.
+    """
+    try:
+        return json.loads(line.decode("utf-8"), parse_int=_int_or_float)
     except UnicodeDecodeError as error:
         return "invalid_utf8", utf8_fault(line, error)
     except RecursionError:
@@ -171,14 +193,12 @@ def _lenient_text(line: bytes, text_field: str) -> str | _Fault:
     except json.JSONDecodeError as error:  # its own text says "line 1": the line is all it saw
         detail = f"{error.msg.removesuffix(' at')} at character {error.pos:,} of {len(error.doc):,}"
         return "broken_json", detail
-    text = _text_of(record, text_field)
-    if not isinstance(text, str):
-        return text
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return "lone_surrogate", f"\\u{ord(text[error.start]):04x} at character {error.start:,}"
-    return text
+
+
+def _int_or_float(digits: str) -> int | float:
+    """As orjson: whole numbers of 64 bits. Python makes no int of more than 4,300 digits."""
+    value = float(digits)
+    return int(digits) if -(2.0**63) <= value < 2.0**64 else value
 
 
 def _text_of(record: object, text_field: str) -> str | _Fault:

@@ -146,7 +146,7 @@ def read_batches(
         id_field: the key, or the parquet column, that says what a record is called; txt has none.
 
     Yields:
-        About a MiB at a time, or one longer text; 16 MiB of parquet.
+        A MiB at most, or one longer text; 16 MiB of parquet.
 
     Raises:
         SourceError: at once if the ending is unknown; while reading if the file is damaged or is

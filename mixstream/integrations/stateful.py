@@ -44,7 +44,7 @@ class StatefulLoader:
         """
         try:
             found: Any = json.loads(state[_STATE]) if _STATE in state else state
-        except (TypeError, json.JSONDecodeError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise StateError(
                 f"the loader's state {brief(state[_STATE])} is no JSON ({error}); give what "
                 f"StatefulLoader.state_dict returned."

@@ -189,8 +189,9 @@ class RunLog:
     def _check(self, key: str, theirs: object, ours: object) -> None:
         if theirs != ours:
             raise StateError(
-                f"the run log {self.path} is of a run with {key} {brief(theirs)}, this one has "
-                f"{key} {brief(ours)}; give run_log another path, or the same {key} to go on."
+                f"the run log {self.path} is of a run with {key} {brief(theirs, 200)}, this one "
+                f"has {key} {brief(ours, 200)}; give run_log another path, or the same {key} to go "
+                f"on."
             )
 
 

@@ -3,9 +3,11 @@
 import itertools
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixstream.corpus import jsonl
 from mixstream.corpus.jsonl import jsonl_batches
 
 GOOD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9).map(
@@ -32,17 +34,20 @@ def found(chunks, limit=40):
     return sorted(results, key=lambda pair: pair[0]), before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     lines=st.lists(GOOD | GOOD | ODD, max_size=12),
     cuts=st.lists(st.integers(0, 300), max_size=5),
     limit=st.integers(10, 60),
+    at_once=st.sampled_from([8, 40, jsonl._MOST_AT_ONCE]),
 )
-def test_lines_give_the_same_alone_and_in_any_chunks(lines, cuts, limit):
+def test_lines_give_the_same_alone_and_in_any_chunks(lines, cuts, limit, at_once):
     content = b"\n".join(lines)
     edges = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
     chunks = [content[start:end] for start, end in itertools.pairwise(edges)]
-    together, num_lines = found(chunks, limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "_MOST_AT_ONCE", at_once)
+        together, num_lines = found(chunks, limit)
     alone = [
         (number, result)
         for number, line in enumerate(lines, start=1)
@@ -57,5 +62,15 @@ def test_lines_give_the_same_alone_and_in_any_chunks(lines, cuts, limit):
 def test_a_long_text_is_held_as_utf8_and_a_short_one_as_it_was_read():
     texts = ["é😀" * 600_000, "é"]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
-    (batch,) = jsonl_batches([lines], "text", len(lines))
-    assert batch.texts == [texts[0].encode(), texts[1]]
+    read = [text for batch in jsonl_batches([lines], "text", len(lines)) for text in batch.texts]
+    assert read == [texts[0].encode(), texts[1]]
+
+
+@pytest.mark.parametrize("beside", [b"", b"{", json.dumps({"text": "y" * 2**19}).encode()])
+def test_what_a_record_is_called_does_not_depend_on_its_neighbours(beside):
+    named = ["7", '"a"', str(2**64 - 1), str(2**64), str(-(2**63) - 1), "-0", "1" * 5000, "NaN"]
+    lines = [b'{"text": "a", "id": %b}' % each.encode() for each in named]
+    lines.append(b'{"text": "a", "id": 3, "x": ' + b"[" * 1023 + b"]" * 1023 + b"}")
+    batches = jsonl_batches([b"\n".join([beside, *lines])], "text", 2**20, "id")
+    found = [each for batch in batches for each in batch.ids][-len(lines) :]
+    assert found == ["7", "a", str(2**64 - 1), None, None, "0", None, None, "3"]

@@ -112,12 +112,12 @@ def saved_and_loaded(folder, first, second, **how):
     dcp.load({"loader": StatefulLoader(second, **how)}, checkpoint_id=folder)
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "1" * 5000, b"\xff\xfe\xfa"])
 def test_a_damaged_text_of_a_checkpoint_is_a_state_error(corpus, text):
     from mixstream.integrations.stateful import StatefulLoader
 
     stateful = StatefulLoader(mixstream.Loader(corpus, batch_size=4))
-    with pytest.raises(StateError, match=r"the loader's state '[{\[]+.* is no JSON"):
+    with pytest.raises(StateError, match=r"the loader's state .* is no JSON"):
         stateful.load_state_dict({"json": text})
 
 
