@@ -1,7 +1,7 @@
 """One command reruns the page: installs the peers, asks its questions, writes tables and a chart.
 
 `python benchmarks/run.py` writes benchmarks/results, README.md and results/peers.png, in half an
-hour on two cores once the peers are installed; `--all` asks what does not stand beside a
+hour on two quiet cores once the peers are installed; `--all` asks what does not stand beside a
 peer, too. `--quick` proves in minutes that all of it works: it installs nothing, names the peers
 that are not there, and leaves results and README.md as they are. Needs
 `pip install 'mixstream[bench]'`.
