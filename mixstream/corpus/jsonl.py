@@ -163,20 +163,28 @@ def _text_and_id(
 ) -> tuple[str | _Fault, str | None]:
     """The text of a record, or why there is none; and what it is called, if anybody asks."""
     try:
-        record = orjson.loads(line)
+        record, is_lenient = orjson.loads(line), False
     except orjson.JSONDecodeError:
-        record = _lenient_record(line)
+        record, is_lenient = _lenient_record(line), True
         if isinstance(record, tuple):
             return record, None
     text = _text_of(record, text_field)
     if not isinstance(text, str):
         return text, None
+    fault = _surrogate(text) if is_lenient else None
+    if fault is not None:
+        return fault, None
+    named = None if id_field is None else document_id(record.get(id_field))
+    return text, None if named is not None and is_lenient and _surrogate(named) else named
+
+
+def _surrogate(text: str) -> _Fault | None:
+    """Half a character in a text, which no UTF-8 can hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        where = f"\\u{ord(text[error.start]):04x} at character {error.start:,}"
-        return ("lone_surrogate", where), None
-    return text, None if id_field is None else document_id(record.get(id_field))
+        return "lone_surrogate", f"\\u{ord(text[error.start]):04x} at character {error.start:,}"
+    return None
 
 
 def _lenient_record(line: bytes) -> Any:

@@ -69,8 +69,9 @@ def test_a_long_text_is_held_as_utf8_and_a_short_one_as_it_was_read():
 @pytest.mark.parametrize("beside", [b"", b"{", json.dumps({"text": "y" * 2**19}).encode()])
 def test_what_a_record_is_called_does_not_depend_on_its_neighbours(beside):
     named = ["7", '"a"', str(2**64 - 1), str(2**64), str(-(2**63) - 1), "-0", "1" * 5000, "NaN"]
+    named.append(r'"\ud800"')
     lines = [b'{"text": "a", "id": %b}' % each.encode() for each in named]
     lines.append(b'{"text": "a", "id": 3, "x": ' + b"[" * 1023 + b"]" * 1023 + b"}")
     batches = jsonl_batches([b"\n".join([beside, *lines])], "text", 2**20, "id")
     found = [each for batch in batches for each in batch.ids][-len(lines) :]
-    assert found == ["7", "a", str(2**64 - 1), None, None, "0", None, None, "3"]
+    assert found == ["7", "a", str(2**64 - 1), None, None, "0", None, None, None, "3"]
