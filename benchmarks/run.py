@@ -48,7 +48,7 @@ def main() -> None:
             )
     asked = settings.only or (every if settings.all else (*page.QUESTIONS, *OWN))
     with tempfile.TemporaryDirectory() as scratch:
-        results = Path(scratch) if settings.quick else HERE / "results"
+        results = Path(scratch) if settings.quick else Path("benchmarks", "results")
         untimed = asked if settings.quick else [name for name in asked if name in UNTIMED]
         timed = [name for name in asked if name not in untimed]
         failed = [name for name in timed if not answered(name, results, settings)]
@@ -56,7 +56,7 @@ def main() -> None:
             found = pool.map(lambda name: answered(name, results, settings, aside=True), untimed)
             failed += [name for name, is_done in zip(untimed, found, strict=True) if not is_done]
         if {"throughput", "fidelity"} <= set(asked) - set(failed):
-            chart.main(results)
+            chart.main(HERE.parent / results)
         if not settings.quick:
             tables.main()
             page.main()
@@ -72,20 +72,23 @@ def answered(
 
     Args:
         name: of the question.
-        results: the folder that they go to.
+        results: the folder that they go to, from the repository's root.
         settings: of the command line.
         aside: another one is asked at the same time: what it prints is shown at its end.
     """
-    command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(results / f"{name}.json")]
+    command = [sys.executable, f"benchmarks/{name}.py", "--json", str(results / f"{name}.json")]
     command += ["--quick"] if settings.quick else []
     if name == "convert_side_by_side" and settings.no_install:
         command += ["--no-install"]
-    if name in page.QUESTIONS:
-        command += ["--home", str(settings.home), "--peers", *settings.peers]
+    if name in (*page.QUESTIONS, "convert_side_by_side") and settings.home != HOME:
+        command += ["--home", str(settings.home.absolute())]
+    if name in page.QUESTIONS and settings.peers != PEERS:
+        command += ["--peers", *settings.peers]
     if not aside:
         print(f"\n== {name}", flush=True)
     start = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE if aside else None, text=True)
+    stdout = subprocess.PIPE if aside else None
+    done = subprocess.run(command, stdout=stdout, text=True, cwd=HERE.parent)
     minutes = (time.perf_counter() - start) / 60
     said = f"\n== {name}\n{done.stdout}" if aside else ""
     print(f"{said}== {name}: {minutes:.1f} min", flush=True)

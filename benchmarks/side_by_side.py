@@ -29,7 +29,7 @@ from install import HOME, PINNED, python_of
 from peers import FLOORS, OURS, PEERS, Job
 
 HERE = Path(__file__).parent
-_IMPORT_SECONDS, _WRITE_SECONDS = 60.0, 180.0
+_IMPORT_SECONDS, _WRITE_SECONDS = 60.0, 60.0
 
 
 @dataclass

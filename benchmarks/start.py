@@ -69,6 +69,9 @@ def main() -> None:
                         left_out.add((name, True, num_domains))
                         reason = f"takes {found[name]:.0f} s from the start already"
                         contest.failed(name, f"the middle of {num_rows:,} rows", reason)
+                        if found[name] > LIMIT_SECONDS:
+                            left_out.add((name, False, num_domains))
+                            contest.failed(name, f"more than {num_rows:,} rows", reason)
             shutil.rmtree(corpus)
     if settings.json:
         page.write(settings.json, " ".join(["python", *sys.argv]))

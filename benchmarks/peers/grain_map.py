@@ -54,7 +54,7 @@ class Grain(Stream):
         if job.num_workers:
             options = grain.MultiprocessingOptions(num_workers=job.num_workers)
             dataset = dataset.mp_prefetch(options)
-        self.iterator = iter(dataset)
+        self.iterator, self.batch_size = iter(dataset), job.batch_size
 
     def __iter__(self) -> Iterator[Any]:
         return self.iterator
@@ -62,6 +62,10 @@ class Grain(Stream):
     def state_dict(self) -> Any:
         """Its place."""
         return self.iterator.get_state()
+
+    def state_at(self, step: int) -> Any:
+        """It counts, where there are no workers."""
+        return {"next_index": step * self.batch_size}
 
     def load_state_dict(self, state: Any) -> None:
         """Goes there."""

@@ -6,15 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
-from datasets import (
-    Dataset,
-    Features,
-    List,
-    Value,
-    interleave_datasets,
-    load_from_disk,
-)
+from datasets import Dataset, interleave_datasets, load_from_disk
 from datasets.distributed import split_dataset_by_node
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -27,8 +21,8 @@ BUFFER = 1000
 def write(source: Path, folder: Path) -> None:
     """Arrow files of fixed-length lists."""
     for name, rows in open_rows(source).items():
-        features = Features({"tokens": List(Value(rows.dtype.name), length=rows.shape[1])})
-        dataset = Dataset.from_dict({"tokens": list(rows)}, features=features)
+        tokens = pa.FixedSizeListArray.from_arrays(rows.reshape(-1), rows.shape[1])
+        dataset = Dataset(pa.table({"tokens": tokens}))
         dataset.save_to_disk(str(folder / name), num_shards=num_shards(len(rows)))
 
 
