@@ -260,13 +260,26 @@ class Contest:
         *,
         rounds: int,
         once_seconds: float,
+        often: Iterable[str] = (),
         **arguments: Any,
     ) -> dict[str, list[dict[str, Any]]]:
-        """Rounds of all, back and forth; who fails, or takes long, is not asked again."""
+        """Rounds of all, back and forth; who fails, or takes long, is not asked again.
+
+        Args:
+            jobs: of each contender.
+            task: of measure.py.
+            rounds: how many.
+            once_seconds: who takes longer for one measurement has no second one.
+            often: those that others are compared with: they come in the middle of a round, too.
+            arguments: of the task.
+        """
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
         left = list(jobs)
         for _ in range(rounds):
-            for name in list(left):
+            middle = len(left) // 2
+            for name in [*left[:middle], *often, *left[middle:]]:
+                if name not in left:
+                    continue
                 start = time.monotonic()
                 result = self.run(name, task, jobs[name], **arguments)
                 if result is None:
