@@ -35,7 +35,11 @@ from process_tree import Taken, run_tree
 HERE = Path(__file__).parent
 ASKED_ONCE_SECONDS = 30.0
 END_OF_TEXT = "<|endoftext|>"
-ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ONE_THREAD = {
+    "RAYON_NUM_THREADS": "1",
+    "FASTOKENS_BPE_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 """Of a tokenizer library, in each of two processes."""
 
 

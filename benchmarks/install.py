@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 PINNED: dict[str, list[str]] = json.loads((HERE / "peers" / "versions.json").read_text())
 CONVERTERS: dict[str, list[str]] = json.loads((HERE / "convert_peers/versions.json").read_text())
 ALL = {**PINNED, **CONVERTERS}
-HOME = Path(os.environ.get("MIXSTREAM_BENCH", Path.home() / ".cache" / "mixstream-bench"))
+HOME = Path(os.environ.get("MIXSTREAM_BENCH", "~/.cache/mixstream-bench")).expanduser().absolute()
 DONE = "installed.json"
 
 

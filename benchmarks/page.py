@@ -27,7 +27,27 @@ def page(results: Path) -> str:
     """The tables of all questions that have results."""
     paths = [results / f"{name}.json" for name in QUESTIONS]
     found = [section(json.loads(path.read_text())) for path in paths if path.is_file()]
-    return "\n".join([limits(), *found])
+    return "\n".join([whole_run(results / "run.json"), limits(), *found])
+
+
+def whole_run(path: Path) -> str:
+    """What the run of all questions took, and how well it agrees with the one before."""
+    if not path.is_file():
+        return ""
+    run = json.loads(path.read_text())
+    parts = ", ".join(f"{name} {taken:.1f}" for name, taken in run["minutes"].items())
+    found, others = run["agreement"], run["agreement"]["others"]
+    median = found["median of new over old"]
+    changed = "".join(f"- {what}: {change:.2f}\n" for what, change in others.items())
+    agreed = f"{found['within a quarter']} of {found['ratios']} ratios of throughput lie within"
+    more = (
+        f" (new over old, the median: {median:.2f}). The others:\n\n{changed}" if median else ".\n"
+    )
+    return (
+        f"\n### one run\n\n`{run['command']}` took {run['minutes_in_all']:.1f} minutes "
+        f"({parts}; the last two side by side).\n"
+        f"{agreed} a quarter of those that were committed before it{more}"
+    )
 
 
 def limits() -> str:

@@ -1,27 +1,32 @@
 """One command reruns the page: installs the peers, asks its questions, writes tables and a chart.
 
 `python benchmarks/run.py` writes benchmarks/results, README.md and results/peers.png, in half an
-hour on two quiet cores once the peers are installed; `--all` asks what does not stand beside a
-peer, too. `--quick` proves in minutes that all of it works: it installs nothing, names the peers
-that are not there, and leaves results and README.md as they are. Needs
-`pip install 'mixstream[bench]'`.
+hour on two quiet cores once the peers are installed, and results/run.json: the minutes of each
+question, and how many ratios of throughput are those of the results that were there. `--all` asks
+what does not stand beside a peer, too. `--quick` proves in minutes that all of it works: it
+installs nothing, names the peers that are not there, and leaves results and README.md as they are.
+Needs `pip install 'mixstream[bench]'`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import chart
 import page
 import tables
+from harness import machine
 from install import HOME, PINNED, install
-from peers import PEERS
+from peers import FLOORS, OURS, PEERS
 
 HERE = Path(__file__).parent
 OWN = ("gather", "step", "ranks", "convert_side_by_side", "storage", "gpu")
@@ -51,24 +56,36 @@ def main() -> None:
         results = Path(scratch) if settings.quick else Path("benchmarks", "results")
         untimed = asked if settings.quick else [name for name in asked if name in UNTIMED]
         timed = [name for name in asked if name not in untimed]
-        failed = [name for name in timed if not answered(name, results, settings)]
+        before = ratios(results)
+        minutes = {name: answered(name, results, settings) for name in timed}
         with ThreadPoolExecutor(2) as pool:
             found = pool.map(lambda name: answered(name, results, settings, aside=True), untimed)
-            failed += [name for name, is_done in zip(untimed, found, strict=True) if not is_done]
+            minutes |= dict(zip(untimed, found, strict=True))
+        failed = [name for name, taken in minutes.items() if taken is None]
         if {"throughput", "fidelity"} <= set(asked) - set(failed):
             chart.main(HERE.parent / results)
+        total = (time.perf_counter() - start) / 60
         if not settings.quick:
+            if set(page.QUESTIONS) <= set(asked) - set(failed):
+                run = {
+                    "command": " ".join(["python", *sys.argv]),
+                    "machine": machine(),
+                    "minutes": minutes,
+                    "minutes_in_all": total,
+                    "agreement": agreement(before, ratios(results)),
+                }
+                (HERE.parent / results / "run.json").write_text(json.dumps(run, indent=1) + "\n")
             tables.main()
             page.main()
-    print(f"\n{len(asked) - len(failed)} questions in {(time.perf_counter() - start) / 60:.1f} min")
+    print(f"\n{len(asked) - len(failed)} questions in {total:.1f} min")
     if failed:
         raise SystemExit(f"no answer to {', '.join(failed)}")
 
 
 def answered(
     name: str, results: Path, settings: argparse.Namespace, *, aside: bool = False
-) -> bool:
-    """Asks one question in a process of its own; whether it wrote its results.
+) -> float | None:
+    """Asks one question in a process of its own; its minutes, None where it wrote no results.
 
     Args:
         name: of the question.
@@ -92,7 +109,30 @@ def answered(
     minutes = (time.perf_counter() - start) / 60
     said = f"\n== {name}\n{done.stdout}" if aside else ""
     print(f"{said}== {name}: {minutes:.1f} min", flush=True)
-    return done.returncode == 0
+    return None if done.returncode else minutes
+
+
+def ratios(results: Path) -> dict[tuple[str, str], float]:
+    """By point and peer, how many times its tokens a CPU-second ours gives."""
+    path = HERE.parent / results / "throughput.json"
+    if not path.is_file():
+        return {}
+    rows = json.loads(path.read_text())["tables"][0]["rows"]
+    return {(row[0], row[1]): row[5] for row in rows if row[1] not in (OURS, *FLOORS) and row[5]}
+
+
+def agreement(
+    before: dict[tuple[str, str], float], now: dict[tuple[str, str], float]
+) -> dict[str, Any]:
+    """How many ratios lie within a quarter of those before, and which do not, new over old."""
+    changes = {key: now[key] / before[key] for key in now if key in before}
+    others = {key: change for key, change in changes.items() if not 0.8 <= change <= 1.25}
+    return {
+        "ratios": len(changes),
+        "within a quarter": len(changes) - len(others),
+        "median of new over old": statistics.median(changes.values()) if changes else None,
+        "others": {f"{name}, {point}": change for (point, name), change in others.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import select
 import signal
 import socket
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +87,15 @@ class Contest:
         work: a folder for the rows in all formats.
         names: floors, ours and peers; those that are not installed are named and left out.
         home: the peers' environments.
-        limit_seconds: of one measurement; rows may take longer to be written.
+        limit_seconds: of one measurement; a format has a minute to be written.
     """
 
     def __init__(
         self, page: Page, work: Path, names: Iterable[str], home: Path, limit_seconds: float = 180.0
     ) -> None:
         self.page, self.work, self.home, self.limit_seconds = page, work, home, limit_seconds
+        self.point = ""  # what is asked now, for those who fail at it
+        self._unwritten: set[Path] = set()  # a killed writer leaves a part
         self._imported: dict[str, subprocess.Popen[str]] = {}
         self._files, self._numbers = tempfile.TemporaryDirectory(), count()
         self.names = []
@@ -115,9 +117,11 @@ class Contest:
 
         def is_written(name: str) -> bool:
             job = self.job(name, source, num_steps=1, **settings)
-            if job.folder.exists():
-                return True
-            return self.run(name, "write", job, limit_seconds=_WRITE_SECONDS) is not None
+            if not job.folder.exists() and (
+                self.run(name, "write", job, limit_seconds=_WRITE_SECONDS) is None
+            ):
+                self._unwritten.add(job.folder)
+            return job.folder not in self._unwritten
 
         with ThreadPoolExecutor(2) as pool:
             written = list(pool.map(is_written, self.names))
@@ -212,7 +216,7 @@ class Contest:
             process.stdin.write(line)
             process.stdin.flush()
         most = _IMPORT_SECONDS + limit_seconds
-        is_answered = select.select([process.stdout], [], [], most)[0]
+        is_answered = wait([process.stdout], most)  # select takes no descriptor above 1,023
         answer = process.stdout.readline() if is_answered else ""
         if not answer:
             _end(self._imported.pop(name))
@@ -250,8 +254,9 @@ class Contest:
 
     def failed(self, name: str, what: str, reason: str) -> None:
         """Keeps a reason, and says it."""
-        self.page.failures[f"{name}: {what}"] = reason
-        print(f"  {name}: {what}: {reason}", flush=True)
+        at = f"{name}: {what}" + (f", {self.point}" if self.point else "")
+        self.page.failures[at] = reason
+        print(f"  {at}: {reason}", flush=True)
 
     def in_turns(
         self,
@@ -260,7 +265,7 @@ class Contest:
         *,
         rounds: int,
         once_seconds: float,
-        often: Iterable[str] = (),
+        often: Sequence[str] = (),
         **arguments: Any,
     ) -> dict[str, list[dict[str, Any]]]:
         """Rounds of all, back and forth; who fails, or takes long, is not asked again.
@@ -282,14 +287,12 @@ class Contest:
                     continue
                 start = time.monotonic()
                 result = self.run(name, task, jobs[name], **arguments)
-                if result is None:
-                    del found[name]
-                else:
+                if result is not None:
                     found[name].append(result)
                 if result is None or time.monotonic() - start > once_seconds:
                     left.remove(name)
             left.reverse()
-        return found
+        return {name: runs for name, runs in found.items() if runs}
 
 
 def median(runs: list[dict[str, Any]], key: str) -> float:

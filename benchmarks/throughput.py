@@ -4,7 +4,7 @@ From the centre (B = 32, S = 2,048, uint16, int64 out, no workers, four domains 
 one thing varies at a time. A measurement is a process of its own; contenders take turns, ours and
 the bare gather twice a round, and who takes more than four seconds for one has but one. The clock
 starts after four batches, or eight rows a domain (which opens its file), or three seconds of those,
-which slow contenders take, and runs for 0.4 s, or a quarter of what came before it. CPU seconds are
+which slow contenders take, and runs for 0.4 s, or up to 2 s where it starts slowly. CPU seconds are
 those of all its processes, and memory what is held at the end above the imports: in the process
 mapped files apart, in its workers by each alone.
 """
@@ -87,6 +87,7 @@ def measure(
         row_bytes = point["seq_len"] * (2 if point["dtype"] == "uint16" else 4)
         num_rows = {d: max(8, round(num_bytes / row_bytes * w)) for d, w in weights.items()}
         write_marked(source, num_rows, seq_len=point["seq_len"], dtype=point["dtype"])
+    contest.point = title_of(varied)
     able = contest.write(source, weights=weights, seq_len=point["seq_len"])
     chosen = {key: point[key] for key in ("batch_size", "seq_len", "native", "num_workers")}
     if point["num_workers"]:
@@ -107,6 +108,11 @@ def measure(
     lines(contest.page, found, varied, point)
 
 
+def title_of(varied: dict[str, Any]) -> str:
+    """A point as the page names it."""
+    return ", ".join(f"{key}={value}" for key, value in varied.items()) or "centre"
+
+
 def lines(
     page: Page,
     found: dict[str, list[dict[str, Any]]],
@@ -114,7 +120,6 @@ def lines(
     point: dict[str, Any],
 ) -> None:
     """A row of the table a contender."""
-    title = ", ".join(f"{key}={value}" for key, value in varied.items()) or "centre"
     tokens = point["batch_size"] * point["seq_len"]
     for runs in found.values():
         for run in runs:
@@ -123,7 +128,7 @@ def lines(
     speed = {name: median(runs, "tokens") for name, runs in found.items()}
     for name, runs in found.items():
         page.add(
-            title,
+            title_of(varied),
             name,
             round(median(runs, "rows")),
             speed[name] / 1e6,

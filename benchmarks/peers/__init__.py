@@ -103,6 +103,11 @@ class Stream(ABC):
         self.loader.load_state_dict(state)
 
 
+def as_signed(rows: NDArray[Any]) -> NDArray[Any]:
+    """The same bytes as int32, where they are uint32: for formats that know no unsigned ones."""
+    return rows.view(np.int32) if rows.dtype == np.uint32 else rows
+
+
 def open_rows(source: Path) -> dict[str, NDArray[Any]]:
     """The marked rows of each domain, mapped, (rows, S)."""
     return {path.stem: np.load(path, mmap_mode="r") for path in sorted(source.glob("*.npy"))}

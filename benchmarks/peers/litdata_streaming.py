@@ -10,7 +10,7 @@ import torch
 from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset, TokensLoader
 from litdata.streaming.writer import BinaryWriter
 
-from peers import ROWS_PER_SHARD, Job, Stream, open_rows
+from peers import ROWS_PER_SHARD, Job, Stream, as_signed, open_rows
 
 PACKAGE, LACKS = "litdata", "ends with the first domain that ends; weights are fixed"
 
@@ -24,7 +24,7 @@ def write(source: Path, folder: Path) -> None:
             str(folder / name), chunk_size=limit, item_loader=TokensLoader(rows.shape[1])
         )
         for number, row in enumerate(rows):
-            writer[number] = torch.tensor(row)
+            writer[number] = torch.tensor(as_signed(row))
         writer.done()
         writer.merge()
 

@@ -13,14 +13,15 @@ from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 from torch.utils.data import DataLoader
 
-from peers import Job, Stream, open_rows
+from peers import Job, Stream, as_signed, open_rows
 
 PACKAGE, LACKS = "megatron-core", "the blend is an index of all samples, built before the first one"
 
 
 def write(source: Path, folder: Path) -> None:
     """A document a row, so that a sample of S tokens is a row."""
-    for name, rows in open_rows(source).items():
+    for name, unsigned in open_rows(source).items():
+        rows = as_signed(unsigned)
         builder = IndexedDatasetBuilder(str(folder / f"{name}.bin"), dtype=rows.dtype.type)
         for row in rows:
             builder.add_document(row, [len(row)])
