@@ -1,6 +1,8 @@
 """The page beside the peers can be made again; what it measures is not asserted here."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,24 @@ def test_what_fails_or_takes_too_long_is_kept_with_its_reason_and_others_go_on(t
         assert contest.run(name, "throughput", endless, seconds=30.0) is None
         assert page.failures.popitem()[1] == "longer than 1 s"
         assert contest.run(name, "throughput", long, seconds=0.05)["steps"] > 0
+
+
+def test_a_process_with_many_open_files_hears_what_its_peers_measured(tmp_path):
+    pytest.importorskip("psutil", reason="the extra bench is not installed")
+    from marked_rows import write_marked
+    from side_by_side import Contest, Page
+
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 4096:
+        pytest.skip("this process may not open so many files")
+    source, weights = tmp_path / "corpus" / "source", {"a": 1.0}
+    write_marked(source, {"a": 300}, seq_len=16)
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with Contest(Page("test"), tmp_path, ["hand_written"], tmp_path / "nothing") as contest:
+            assert contest.write(source, weights=weights, seq_len=16) == ["hand_written"]
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def test_marks_tell_domain_and_row_of_any_row(tmp_path):
